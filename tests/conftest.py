@@ -1,0 +1,139 @@
+"""What every test is held to: it leaves nothing behind, can be repeated, and says when data was missing."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# "ci", the default everywhere: the same examples in each run, so a run that passed passes again. No deadline:
+# no test asserts a time, and a loaded machine is no fault. "explore" draws new ones and keeps the failures:
+# HYPOTHESIS_PROFILE=explore python -m pytest -q
+_NO_FAULT = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile(
+    "ci", deadline=None, derandomize=True, database=None, print_blob=True, suppress_health_check=_NO_FAULT
+)
+hypothesis.settings.register_profile("explore", deadline=None, suppress_health_check=_NO_FAULT)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave helpers alone: `--doctest-modules` would import every file here to look for examples."""
+    is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if is_helper else None
+
+
+# ------------------------------------------------------------------------------------------ real data
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the directory of recorded market data beside the repository; skip where there is none."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("needs the recorded market data in ../shared/data")
+    return path
+
+
+class DataTests:
+    """Marks the tests that ask for `shared_data`, and counts how many of them ran."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        self.ran: set[str] = set()
+        self.skipped: set[str] = set()
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
+        if item.get_closest_marker("data"):
+            self.asked.add(item.nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.nodeid in self.asked and report.when != "teardown":
+            if report.skipped:
+                self.skipped.add(report.nodeid)
+            elif report.when == "call":
+                self.ran.add(report.nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.write_line(f"data tests: {len(self.ran)} ran, {len(self.skipped)} skipped")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(DataTests(), "deepwater-data-tests")
+
+
+# ------------------------------------------------------------------------------------------ stores
+
+
+@pytest.fixture
+def tmp_store(tmp_path: Path) -> Path:
+    """Return a path for a store; nothing is there yet."""
+    return tmp_path / "store"
+
+
+# ------------------------------------------------------------------------------------------ leaks
+
+_FAILED = pytest.StashKey[bool]()
+_PATIENCE_S = 3.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
+def _tracker() -> tuple[object, object]:
+    """Return pid and fd of multiprocessing's resource tracker: one a process, it stays by design."""
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    return getattr(tracker, "_pid", None), getattr(tracker, "_fd", None)
+
+
+def _held() -> set[tuple[object, ...]]:
+    """Return what this process holds: descriptors, mappings, threads, children, names in shared memory."""
+    pid, tracker_fd = _tracker()
+    held: set[tuple[object, ...]] = {("thread", thread.name, id(thread)) for thread in threading.enumerate()}
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the descriptor of this very listing
+            held.add(("descriptor", int(fd), os.readlink(f"/proc/self/fd/{fd}")))
+    for line in Path("/proc/self/maps").read_bytes().splitlines():
+        where, access, *_, name = line.split(maxsplit=5)
+        if access.endswith(b"s"):  # shared: libraries and the heap are private
+            held.add(("mapping", where.split(b"-")[0].decode(), os.fsdecode(name)))
+    for task in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
+            children = Path(f"/proc/self/task/{task}/children").read_text().split()
+            held.update(("child process", int(child)) for child in children)
+    for top in Path("/dev/shm").glob("deepwater*"):
+        held.add(("shared memory", str(top)))
+        held.update(("shared memory", str(path)) for path in top.rglob("*"))
+    return {entry for entry in held if entry[:2] not in {("child process", pid), ("descriptor", tracker_fd)}}
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test after which this process holds more than before it.
+
+    A failed test is let off: the traceback that is shown keeps its locals alive.
+    """
+    before = _held()
+    yield
+    until = time.monotonic() + _PATIENCE_S
+    while (left := _held() - before) and not request.node.stash.get(_FAILED, False):
+        if time.monotonic() > until:
+            pytest.fail("left behind: " + "; ".join(sorted(" ".join(map(str, entry)) for entry in left)))
+        gc.collect()  # only now: it costs more than most tests
+        time.sleep(0.01)
