@@ -5,6 +5,7 @@ then an array of one NumPy structured dtype, and one commit word stored after th
 covers**. Chunks, rings, mark indexes and both registries are five uses of it. This module is the
 specification, and the only one that knows an offset; ``segment`` maps what is described here and
 ``tests/format_reader.py`` reads it in sixty lines with nothing but ``struct`` and ``mmap``.
+More than 400 lines because the page and the code that keeps it must not drift apart.
 
 All numbers are little-endian and unsigned. ``u64`` at an offset divisible by 8 is called a *word*.
 Times are microseconds since the epoch, UTC. CRC is CRC-32 (zlib, IEEE 802.3).

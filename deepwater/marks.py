@@ -1,0 +1,40 @@
+"""Marks of a whole feed: snapshots, gaps, and where playback starts. Functions of a chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deepwater.chain import Chain
+from deepwater.index import DROPPED, GAP, MARK_DTYPE, SNAPSHOT, read_marks
+
+Marks = npt.NDArray[Any]
+KINDS = {"snapshot": (SNAPSHOT,), "gap": (GAP, DROPPED), "session": (b"session",), "dropped": (DROPPED,)}
+
+
+def marks(chain: Chain, kind: str | None = None) -> Marks:
+    """All marks that count now, by position; of one kind if asked. A copy of dtype `MARK_DTYPE`."""
+    end = chain.refresh()
+    found = [read_marks(chain.directory, chain.chunk_id(k), chain.ids, end) for k in range(len(chain))]
+    return _of_kind(np.concatenate(found) if found else np.zeros(0, MARK_DTYPE), kind)
+
+
+def _of_kind(rows: Marks, kind: str | None) -> Marks:
+    if kind is None:
+        return rows
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}: marks are of the kinds {', '.join(KINDS)}")
+    return rows[np.isin(rows["kind"], KINDS[kind])]
+
+
+def latest_snapshot(chain: Chain, stop: int) -> tuple[int, int] | None:
+    """``(position, count)`` of the last snapshot that lies wholly below position `stop`; None if there is none."""
+    for index in reversed(range(len(chain))):
+        if chain.base(index) >= stop:
+            continue
+        rows = _of_kind(read_marks(chain.directory, chain.chunk_id(index), chain.ids, stop), "snapshot")
+        if len(rows):
+            return int(rows["position"][-1]), int(rows["count"][-1])
+    return None

@@ -1,0 +1,470 @@
+"""The reader of a feed: ranges by position and by time, tails, marks, playback.
+
+A reader takes no lock, needs read permission only, and creates nothing. Each call looks once at what
+is published and answers from that. The work is done by functions of a chain (`search`, `marks`,
+`follow`); a feature that needs only a reader belongs into a module of its own, not here.
+
+More than 400 lines because it is the whole reading side of the API, and most of it is documentation.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from deepwater import arrow, asof, marks, search
+from deepwater.chain import Chain
+from deepwater.errors import ClosedError, EmptyFeedError, NoSnapshotError, RecordError, TimeFormatError
+from deepwater.feed_files import Feed
+from deepwater.follow import Follower, Position, as_bytes, as_tuples
+from deepwater.timestamps import (
+    Bounds,
+    duration_us,
+    format_us,
+    instant,
+    instants,
+    is_time,
+    last_instant,
+    resolve,
+)
+from deepwater.window import Coverage, Window
+
+Inclusive = Literal["both", "left", "right", "neither"]
+
+
+class Reader:
+    """Reads a feed. Made by `Platform.create_reader`; any number may, in any process.
+
+    Attributes
+    ----------
+    feed : str
+    layout : Layout
+    settings : Settings
+        As they were when the reader was made.
+    incarnation : str
+        Which life of the feed this is (a feed deleted and made again is another).
+
+    Notes
+    -----
+    A context manager. One thread at a time; make one reader a thread (followers may run elsewhere).
+    Arrays handed out are read-only views of the files and stay valid for ever.
+    """
+
+    def __init__(self, chain: Chain, feed: Feed) -> None:
+        self._open_chain: Chain | None = chain
+        self.feed, self.layout, self.incarnation = feed.name, feed.layout, feed.incarnation
+        self.settings = feed.settings
+        self._clocks = {name: k for k, name in enumerate(feed.layout.clocks)}
+
+    # --- what it is ----------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go. Windows and arrays handed out stay valid. Idempotent."""
+        self._open_chain = None
+
+    @property
+    def _chain(self) -> Chain:
+        if self._open_chain is None:
+            raise ClosedError(f"this reader of feed {self.feed!r} is closed: open another with create_reader")
+        return self._open_chain
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a record; padding is left out but counted in `itemsize`."""
+        return self.layout.dtype
+
+    @property
+    def schema(self) -> Any:
+        """The `pyarrow.Schema` of the feed."""
+        return arrow.schema(self.layout)
+
+    @property
+    def first(self) -> int:
+        """The oldest position held."""
+        return self._chain.first
+
+    @property
+    def end(self) -> Position:
+        """One past the newest position published now."""
+        return self._position(self._chain.refresh())
+
+    def _position(self, value: int) -> Position:
+        return Position(value, self.incarnation)
+
+    def __len__(self) -> int:
+        return self._chain.refresh() - self._chain.first
+
+    def __repr__(self) -> str:
+        if self._open_chain is None:
+            return f"<Reader {self.feed!r} closed>"
+        return f"<Reader {self.feed!r} {self.summary()}>"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return f"<b>{html.escape(self.feed)}</b> {html.escape(self.summary())}{self.layout._repr_html_()}"
+
+    def summary(self) -> str:
+        """Records, coverage, rate, size and gaps in a line; reads no record but the first and the last."""
+        records = len(self)
+        if not records:
+            return "empty"
+        clock = self.layout.ts_col
+        low, high = self.coverage(clock)
+        seconds = (high - low) / 1e6
+        rate = f", {records / seconds:,.1f} records/s" if seconds > 0 else ""
+        gaps = len(self.gaps())
+        return (
+            f"{records:,} records, {clock} {format_us(low)} to {format_us(high)}{rate}, "
+            f"{records * self.layout.record_size / 1e6:,.1f} MB in {len(self._chain)} chunks, {gaps} gaps"
+        )
+
+    def coverage(self, clock: str | None = None) -> tuple[int, int]:
+        """The least and the greatest value of a clock, µs, both inclusive (exact).
+
+        Raises
+        ------
+        EmptyFeedError
+        """
+        chain, number = self._chain, self._clock(clock)
+        chain.refresh()
+        if chain.end == chain.first:
+            raise self._empty()
+        return chain.span(number)
+
+    def _empty(self) -> EmptyFeedError:
+        return EmptyFeedError(f"feed {self.feed!r} holds no record yet", feed=self.feed)
+
+    def _clock(self, name: str | None) -> int:
+        if name is None:
+            return 0
+        if name not in self._clocks:
+            raise RecordError(
+                f"feed {self.feed!r}: {name!r} is no clock; its clocks are {', '.join(self._clocks)}",
+                column=name,
+            )
+        return self._clocks[name]
+
+    # --- ranges ----------------------------------------------------------------------------------
+
+    def read(self, start: Any = None, end: Any = None, *, last: Any = None, clock: str | None = None,
+             columns: Iterable[str] | None = None, inclusive: Inclusive = "both") -> Window:  # fmt: skip
+        """The records with ``start <= clock <= end``, in position order.
+
+        Parameters
+        ----------
+        start, end
+            Any time form of `deepwater.timestamps`; None is unbounded. A str or a date names a period
+            (as start its first µs, as end its last), anything else an instant. Naive is UTC.
+        last
+            Instead of bounds: a duration back from the newest record of the clock (``"5min"``, a
+            timedelta), or a number of records.
+        clock
+            Which timestamp column; the feed's primary clock by default. It need not be sorted.
+        columns
+            Only these columns (views; the clock stays the index of frames).
+        inclusive
+            Which bounds belong to the answer. ``"left"`` drops the whole named end period.
+
+        Returns
+        -------
+        Window
+            Views of the files, opened as they are touched; rows picked out of an unsorted chunk are
+            a copy (`Window.is_view`).
+
+        Raises
+        ------
+        TimeFormatError, RecordError, CorruptFileError
+        """
+        chain, number = self._chain, self._clock(clock)
+        if last is not None:
+            return self._last(last, start, end, number, columns)
+        bounds = resolve(start, end, inclusive=inclusive)
+        chain.refresh()
+        parts = [] if bounds.lo > bounds.hi else search.times_between(chain, number, bounds.lo, bounds.hi)
+        return self._window(parts, number, columns, bounds)
+
+    def _last(self, last: Any, start: Any, end: Any, number: int, columns: Iterable[str] | None) -> Window:
+        if start is not None or end is not None:
+            raise TimeFormatError("last= counts back from the newest record: leave start and end out", value=last)
+        chain = self._chain
+        if isinstance(last, (int, np.integer)) and not isinstance(last, bool):
+            end_position: int = chain.refresh()
+            return self._window(
+                search.rows_between(chain, max(0, end_position - int(last)), end_position), number, columns
+            )
+        back = duration_us(last)
+        if not len(self):
+            return self._window([], number, columns)
+        newest = chain.span(number)[1]
+        bounds = Bounds(max(0, newest - back), newest)
+        return self._window(search.times_between(chain, number, bounds.lo, bounds.hi), number, columns, bounds)
+
+    def rows(self, first: int, stop: int) -> Window:
+        """The records at positions ``first <= position < stop``, clamped to what the feed holds."""
+        chain = self._chain
+        first, stop = self._checked(first), self._checked(stop)
+        chain.refresh()
+        return self._window(search.rows_between(chain, first, stop), 0)
+
+    def _checked(self, position: int) -> int:
+        """A position as an int; one of another life of the feed is refused."""
+        if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
+            raise TypeError(f"a position is an integer, not {position!r}")
+        if isinstance(position, Position) and position.incarnation not in ("", self.incarnation):
+            raise RecordError(
+                f"position {int(position)} belongs to another life of feed {self.feed!r} (incarnation "
+                f"{position.incarnation}, this is {self.incarnation}): the feed was deleted and made again; start anew",
+                value=int(position),
+            )
+        return int(position)
+
+    def latest(self, n: int) -> Window:
+        """The newest `n` records."""
+        end = self._chain.refresh()
+        return self.rows(max(0, end - self._checked(n)), end)
+
+    def __getitem__(self, key: Any) -> Any:
+        """``r["2026-01-01":"2026-01-02"]`` and ``r["2026-01-01"]`` read by time; integers are positions.
+
+        ``r[100:200]`` and ``r[-10:]`` are windows, ``r[5]`` is one record (a copy).
+        """
+        if not isinstance(key, slice):
+            return self.read(key, key) if is_time(key) else self._record(key)
+        if key.step is not None:
+            raise TypeError("a step is not possible: slice the array of the window instead")
+        if is_time(key.start) or is_time(key.stop):
+            if any(isinstance(bound, (int, np.integer)) for bound in (key.start, key.stop)):
+                raise TypeError("one bound is a time and the other a position: integers in brackets are positions")
+            return self.read(key.start, key.stop)
+        end = self._chain.refresh()
+        first = self._chain.first if key.start is None else self._wrapped(key.start, end)
+        return self.rows(first, end if key.stop is None else self._wrapped(key.stop, end))
+
+    def _wrapped(self, position: Any, end: int) -> int:
+        position = self._checked(position)
+        return max(0, end + position) if position < 0 else position
+
+    def _record(self, key: Any) -> Any:
+        end = self._chain.refresh()
+        position = self._checked(key)
+        position += end if position < 0 else 0
+        if not self._chain.first <= position < end:
+            raise IndexError(
+                f"feed {self.feed!r}: position {key} is not held; positions are {self._chain.first} to {end - 1}"
+            )
+        return self.rows(position, position + 1)[0]
+
+    def _window(
+        self,
+        parts: list[Any],
+        number: int,
+        columns: Iterable[str] | None = None,
+        bounds: Bounds | None = None,
+    ) -> Window:
+        clock = self.layout.clocks[number]
+        coverage = None if parts else self._coverage(clock, bounds)
+        return Window(self.layout, parts, clock=clock, columns=columns, feed=self.feed, coverage=coverage)
+
+    def _coverage(self, clock: str, bounds: Bounds | None) -> Coverage | None:
+        lo, hi = (bounds.lo, bounds.hi) if bounds is not None else (0, 2**64 - 1)
+        if not len(self):
+            return Coverage(0, 0, 0, lo, hi)
+        return Coverage(*self.coverage(clock), len(self), lo, hi)
+
+    # --- lookups -----------------------------------------------------------------------------------
+
+    def get_latest_record(self) -> Any:
+        """The newest record as a named tuple of Python values (char fields are bytes).
+
+        Raises
+        ------
+        EmptyFeedError
+        """
+        end = self._chain.refresh()
+        if end == self._chain.first:
+            raise self._empty()
+        index = self._chain.index_of(end - 1)
+        record = self._chain.records(index)[end - 1 - self._chain.base(index)]
+        kind = namedtuple("Record", self.layout.names, rename=True)  # type: ignore[misc]  # names come from the spec
+        return kind(*record.item())
+
+    def position_of(self, time: Any) -> Position:
+        """The first position whose primary clock is at or after a time; `end` if there is none yet."""
+        self._chain.refresh()
+        return self._position(search.position_at_least(self._chain, 0, instant(time)))
+
+    def asof(self, times: Any, clock: str | None = None, tolerance: Any = None) -> asof.AsOf:
+        """For each time the record in force: the one with the greatest clock at or before it, of equal ones the last.
+
+        Parameters
+        ----------
+        times
+            A time or an array of times, in any order.
+        tolerance : optional
+            A duration: a record older than that is not in force.
+
+        Returns
+        -------
+        AsOf
+            Positions (-1 before the first record); columns and frames on demand.
+        """
+        chain, number = self._chain, self._clock(clock)
+        wanted = instants(times)
+        chain.refresh()
+        positions = search.positions_asof(chain, number, wanted)
+        answer = asof.AsOf(self.layout, self.layout.clocks[number], wanted, positions, self._gather)
+        if tolerance is not None:
+            stamps = answer.records()[answer.clock]
+            late = wanted[answer.found] - stamps > np.uint64(duration_us(tolerance))
+            positions = positions.copy()
+            positions[np.flatnonzero(positions >= 0)[late]] = asof.MISSING
+            answer = asof.AsOf(self.layout, answer.clock, wanted, positions, self._gather)
+        return answer
+
+    def _gather(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        chain = self._chain
+
+        def chunk_of(position: int) -> tuple[int, npt.NDArray[Any]]:
+            index = chain.index_of(position)
+            return chain.base(index), chain.records(index)
+
+        return asof.gather(chunk_of, positions, self.layout.dtype)
+
+    # --- streams -----------------------------------------------------------------------------------
+
+    def follow(
+        self,
+        start: Any = "latest",
+        *,
+        position: int | None = None,
+        as_: Literal["numpy", "arrow"] = "numpy",
+        batch: int | None = None,
+        timeout: float | None = None,
+        wait: Literal["auto", "spin"] = "auto",
+    ) -> Follower:
+        """An iterator of batches, from history to live: no gap, no repeat. The cursor is fixed by this call.
+
+        Parameters
+        ----------
+        start
+            ``"latest"``: what is published after this call. ``"earliest"``. ``"snapshot"``: from the
+            latest complete snapshot (none yet: latest). A time: from `position_of` it.
+        position
+            Instead of `start`: from this position, such as an earlier follower's `position`.
+        as_
+            Read-only structured arrays (views), or Arrow record batches (copies).
+        batch
+            At most so many records a batch.
+        timeout : seconds
+            End after so long without a record; 0 never waits, None waits for ever.
+        wait
+            ``"auto"`` sleeps between looks after a moment; ``"spin"`` never does.
+        """
+        if as_ not in ("numpy", "arrow"):
+            raise ValueError(f"as_={as_!r}: 'numpy' or 'arrow'")
+        if wait not in ("auto", "spin"):
+            raise ValueError(f"wait={wait!r}: 'auto' or 'spin'")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch={batch!r}: at least 1 record")
+        chain = Chain.again(self._chain)
+        at = self._start(chain, start) if position is None else self._resume(chain, position)
+        return Follower(chain, at, self.incarnation, as_=as_, batch=batch, timeout=timeout, spin=wait == "spin")
+
+    def _resume(self, chain: Chain, position: int) -> int:
+        at = self._checked(position)
+        if not 0 <= at <= chain.end:
+            raise RecordError(
+                f"position {at} is not in feed {self.feed!r}: it holds {chain.first} to {chain.end}; "
+                f"is it from another feed or another life of this one?", value=at,
+            )  # fmt: skip
+        return at
+
+    def _start(self, chain: Chain, start: Any) -> int:
+        if start == "latest" and isinstance(start, str):
+            return chain.end
+        if start == "earliest" and isinstance(start, str):
+            return chain.first
+        if start == "snapshot" and isinstance(start, str):
+            found = marks.latest_snapshot(chain, chain.end)
+            return chain.end if found is None else found[0]
+        return search.position_at_least(chain, 0, instant(start))
+
+    def stream_time_range(self, start: Any, end: Any = None) -> Iterator[tuple[Any, ...]]:
+        """The records of a time range as tuples, both ends inclusive.
+
+        ``end=None``: to the last record published at the call. Never waits.
+        """
+        return as_tuples(iter(self.read(start, end)))
+
+    def stream_latest_records(self, playback: bool = False, timeout: float | None = None) -> Iterator[tuple[Any, ...]]:
+        """Records as they come, as tuples; with `playback` from the latest complete snapshot on."""
+        return as_tuples(self._tail(playback, timeout))
+
+    def stream_latest_records_raw(self, playback: bool = False, timeout: float | None = None) -> Iterator[memoryview]:
+        """As `stream_latest_records`, each record as a read-only view of its packed bytes."""
+        size = self.layout.record_size
+        return (as_bytes(r)[k : k + size] for r in self._tail(playback, timeout) for k in range(0, len(r) * size, size))
+
+    def read_batch(
+        self, count: int, playback: bool = False, timeout: float | None = None
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Records as they come, as arrays (views) of at most `count`; does not wait to fill one."""
+        return self._tail(playback, timeout, count)
+
+    def read_batch_raw(self, count: int, playback: bool = False, timeout: float | None = None) -> Iterator[memoryview]:
+        """As `read_batch`, each batch as a read-only view of its packed bytes."""
+        return (as_bytes(records) for records in self._tail(playback, timeout, count))
+
+    def _tail(self, playback: bool, timeout: float | None, batch: int | None = None) -> Follower:
+        return self.follow("snapshot" if playback else "latest", batch=batch, timeout=timeout)
+
+    # --- marks ---------------------------------------------------------------------------------------
+
+    def marks(self, kind: str | None = None) -> npt.NDArray[Any]:
+        """The marks of the feed by position (`deepwater.index.MARK_DTYPE`), of one kind if asked; a copy."""
+        return marks.marks(self._chain, kind)
+
+    def snapshots(self) -> npt.NDArray[Any]:
+        """The snapshots that are complete, as marks."""
+        return marks.marks(self._chain, "snapshot")
+
+    def gaps(self) -> npt.NDArray[Any]:
+        """What was missed, as marks: `count` records (2**64-1: unknown) before `position`."""
+        return marks.marks(self._chain, "gap")
+
+    def playback(self, at: Any = None) -> Window:
+        """The latest complete snapshot at or before a time, and every record after it up to that time.
+
+        Parameters
+        ----------
+        at : optional
+            A time (a str or a date: the end of its period); now if left out. By the primary clock.
+
+        Raises
+        ------
+        NoSnapshotError
+            The feed has no complete snapshot by then.
+        """
+        chain = self._chain
+        end = chain.refresh()
+        stop = end
+        if at is not None:
+            moment = np.array([last_instant(at)], np.uint64)
+            stop = int(search.positions_asof(chain, 0, moment)[0]) + 1
+        found = marks.latest_snapshot(chain, stop)
+        if found is None:
+            when = "" if at is None else f" at or before {format_us(last_instant(at))}"
+            why = "" if self.settings.index_playback else " (it was made without index_playback)"
+            raise NoSnapshotError(f"feed {self.feed!r} has no complete snapshot{when}{why}", feed=self.feed, at_us=at)
+        return self._window(search.rows_between(chain, found[0], stop), 0)

@@ -1,0 +1,150 @@
+"""A store on disk: its identity, and the directories of its feeds. Looking creates nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import uuid
+
+from filelock import FileLock
+
+from deepwater.errors import CorruptFileError, FeedNotFoundError, SchemaError
+from deepwater.feed_files import FORMAT, Feed, write_feed
+from deepwater.files import Directory
+from deepwater.global_registry import GlobalRegistry
+from deepwater.schema import check_feed_name, did_you_mean, load_json
+
+STORE, DATA, LOCK = "store.json", "data", "store.lock"
+_FEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_HIDDEN = (".new-", ".gone-")
+
+
+class Store:
+    """The open directories of a store.
+
+    Attributes
+    ----------
+    base, data : Directory
+    id : bytes
+        16 bytes, the store's UUID.
+    registry : GlobalRegistry
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open an existing store.
+
+        Raises
+        ------
+        FeedNotFoundError
+            There is no store at `path`.
+        """
+        missing = FeedNotFoundError(
+            f"no store at {path}: record or create a feed there, or name another --base-path", base_path=path
+        )
+        try:
+            self.base = Directory(os.path.realpath(path))
+        except FileNotFoundError:
+            raise missing from None
+        try:
+            self.id = _read_id(self.base)
+            self.data = Directory(DATA, parent=self.base)
+        except FileNotFoundError:
+            self.base.close()
+            raise missing from None
+        self.registry = GlobalRegistry(self.base, self.id)
+
+    @classmethod
+    def make(cls, path: str) -> Store:
+        """Open a store, making it (directories 0700) if there is none."""
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        with Directory(os.path.realpath(path)) as base:
+            if not base.exists(STORE) or not base.exists(DATA):
+                with FileLock(base.name_of(LOCK), mode=0o600):
+                    base.make(DATA)
+                    if not base.exists(STORE):
+                        text = json.dumps({"format": FORMAT, "store_id": str(uuid.uuid4())}) + "\n"
+                        base.write(STORE, text.encode())
+        return cls(path)
+
+    def close(self) -> None:
+        """Close the directories. Idempotent."""
+        self.data.close()
+        self.base.close()
+
+    def names(self) -> list[str]:
+        """The feeds, sorted."""
+        return [name for name in self.data.directories() if _FEED.fullmatch(name)]
+
+    def open(self, name: str) -> Directory:
+        """The directory of a feed.
+
+        Raises
+        ------
+        FeedNameError, FeedNotFoundError
+        """
+        check_feed_name(name)
+        try:
+            return Directory(name, parent=self.data)
+        except FileNotFoundError:
+            raise self.not_found(name) from None
+        except OSError as error:
+            path = self.data.name_of(name)
+            reason = "not a directory (links are not followed inside a store)"
+            raise CorruptFileError(f"{path}: {reason}: {error.strerror}", path=path, reason=reason) from error
+
+    def not_found(self, name: str) -> FeedNotFoundError:
+        """The error for a feed that is not there, with what it may have meant."""
+        names = self.names()
+        hint = did_you_mean(name, names) or (f"; feeds: {', '.join(names[:8])}" if names else "; the store has no feed")
+        return FeedNotFoundError(
+            f"no feed {name!r} in {self.base.path}{hint}",
+            feed=name,
+            base_path=self.base.path,
+            suggestions=names[:8],
+        )
+
+    def add(self, feed: Feed) -> bool:
+        """Make the directory of a feed with its two files, by rename; False if there is one already."""
+        hidden = f"{_HIDDEN[0]}{uuid.uuid4().hex}"
+        self.data.make(hidden)
+        try:
+            with Directory(hidden, parent=self.data) as directory:
+                write_feed(directory, feed)
+                os.rename(hidden, feed.name, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
+                self.data.sync()
+                self.registry.put(feed, directory)
+        except OSError:
+            self._erase(hidden)
+            if self.data.exists(feed.name):
+                return False
+            raise
+        return True
+
+    def remove(self, name: str) -> None:
+        """Take a feed out of the store by rename, then remove its files. Mappings stay readable."""
+        hidden = f"{_HIDDEN[1]}{uuid.uuid4().hex}"
+        os.rename(name, hidden, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
+        self.data.sync()
+        self.registry.remove(name)
+        self._erase(hidden)
+
+    def _erase(self, hidden: str) -> None:
+        """Remove a directory that is no feed (any more), and the files in it."""
+        with contextlib.suppress(FileNotFoundError), Directory(hidden, parent=self.data) as directory:
+            for name in directory.names():
+                directory.remove(name)
+            os.rmdir(hidden, dir_fd=self.data.fd)
+
+
+def _read_id(base: Directory) -> bytes:
+    path = base.name_of(STORE)
+    try:
+        about = load_json(base.read(STORE), path)
+        if str(about["format"]).split(".")[0] != FORMAT.split(".")[0]:
+            reason = f"format {about['format']}; this version reads {FORMAT}"
+            raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
+        return uuid.UUID(about["store_id"]).bytes
+    except (SchemaError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFileError(f"{path}: not a store's description: {error}", path=path, reason=str(error)) from error
