@@ -537,3 +537,19 @@ def _from_text(values: pa.Array) -> Array:
     out = np.zeros((rows, width), np.uint8)
     out[np.arange(width) < lengths[:, None]] = text
     return out.view(f"S{width}").reshape(rows)
+
+
+# --- streams ---------------------------------------------------------------------------------------------
+
+
+def decompressed(path: str, compression: str) -> Any:
+    """Open a compressed file for reading bytes (pyarrow has the codecs, Python 3.11 has no zstd).
+
+    Returns
+    -------
+    pyarrow.NativeFile
+        A context manager with `read`; the caller closes it.
+    """
+    import pyarrow as pa
+
+    return pa.input_stream(path, compression=compression)

@@ -8,11 +8,13 @@ arrays handed out keep their own mapping.
 
 Searching is O(log) in the number of chunks: prefix maxima and suffix minima of a clock are monotone
 even when the clock is not, so two binary searches bound the chunks that can hold an answer.
-Rejected: a tree of intervals (more code, and stamps are nearly sorted in practice).
+The table is Python lists: a lookup in one costs less than a call into NumPy, and a year of chunks is
+thousands, not millions. Rejected: a tree of intervals (more code; stamps are nearly sorted in practice).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -23,65 +25,92 @@ import numpy.typing as npt
 from deepwater import format as fmt
 from deepwater.chunk import Chunk, chunk_ids, chunk_name
 from deepwater.errors import ChunkGoneError, CorruptFileError
-from deepwater.feed_registry import Rows, make_row, read_rows, row_layout
+from deepwater.feed_registry import Rows, read_rows
 from deepwater.files import Directory
 from deepwater.layout import Layout
 
 MAPPED = 64
 """Chunks kept mapped by a reader."""
+_MAX_US = 2**64 - 1
+
+
+class _ClockTable:
+    """One clock of the sealed chunks, as lists by chunk; a chunk without records can hold nothing."""
+
+    __slots__ = ("floor", "highs", "lows", "reach", "unsorted")
+
+    def __init__(self, rows: Rows, clock: int) -> None:
+        held = rows["count"] > 0
+        lows = np.where(held, rows["min"][:, clock], np.uint64(_MAX_US))
+        highs = np.where(held, rows["max"][:, clock], np.uint64(0))
+        self.lows: list[int] = lows.tolist()
+        self.highs: list[int] = highs.tolist()
+        self.unsorted: list[bool] = (rows["unsorted"][:, clock] != 0).tolist()
+        self.reach: list[int] = np.maximum.accumulate(highs).tolist()
+        self.floor: list[int] = np.minimum.accumulate(lows[::-1])[::-1].tolist()
+
+    def append(self, bounds: fmt.ClockBounds, held: bool) -> None:
+        low, high = (bounds.low, bounds.high) if held else (_MAX_US, 0)
+        self.lows.append(low)
+        self.highs.append(high)
+        self.unsorted.append(bounds.unsorted)
+        self.reach.append(max(high, self.reach[-1]) if self.reach else high)
+        self.floor.append(low)
+        for k in range(len(self.floor) - 2, -1, -1):
+            if self.floor[k] <= low:
+                break
+            self.floor[k] = low
 
 
 class Chain:
     """The chunks of one feed. One thread at a time (readers are not shared between threads).
 
+    Chunks are named by their index: 0 is the oldest held, the last is the tail.
+
     Attributes
     ----------
     first, end : int
         Positions held, ``first <= position < end``; `end` as of the last `refresh`.
+    tail : Chunk or None
+        The chunk being appended to; None before the first writer.
     """
 
     def __init__(self, directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> None:
         self.directory, self.feed, self.layout, self.ids = directory, feed, layout, ids
-        self._rows: Rows = read_rows(directory, feed, layout, ids)
-        self._sealed = len(self._rows)
-        self._bounds: dict[int, tuple[int, Rows, Rows]] = {}
+        self._rows = read_rows(directory, feed, layout, ids)
+        self._seals: list[fmt.Seal] = []  # of chunks sealed since
+        self._bases: list[int] = self._rows["base"].tolist()
+        self._counts: list[int] = self._rows["count"].tolist()
+        self._first_id = int(self._rows["chunk_id"][0]) if len(self._rows) else 0
+        self._clocks: dict[int, _ClockTable] = {}
         self._mapped: OrderedDict[int, Chunk] = OrderedDict()
-        self._tail: Chunk | None = None
+        self.tail: Chunk | None = None
         self._tail_count = 0
-        self.first = int(self._rows["base"][0]) if self._sealed else 0
+        self.first = self._bases[0] if self._bases else 0
         self.end = self.first
         self.refresh()
 
     @classmethod
     def again(cls, other: Chain) -> Chain:
         """Another chain over the same feed, for another thread."""
-        return cls(
-            Directory(".", parent=other.directory, path=other.directory.path),
-            other.feed,
-            other.layout,
-            other.ids,
-        )
-
-    @property
-    def tail(self) -> Chunk | None:
-        """The chunk being appended to; None before the first writer."""
-        return self._tail
+        again = Directory(".", parent=other.directory, path=other.directory.path)
+        return cls(again, other.feed, other.layout, other.ids)
 
     def __len__(self) -> int:
-        return self._sealed + (self._tail is not None)
+        return len(self._bases) + (self.tail is not None)
+
+    # --- what is published ---------------------------------------------------------------------
 
     def refresh(self) -> int:
         """Load what is published now. Returns `end`. No system call unless a chunk was sealed."""
-        tail = self._tail
+        tail = self.tail
         if tail is None and (tail := self._open_tail()) is None:
             return self.end
         count, sealed = tail.state()
         while sealed:
-            self._append_row(
-                make_row(self.layout, tail.id, tail.capacity, tail.segment.identity.created_us, tail.seal())
-            )
-            self._keep(tail)
-            self._tail = tail = self._successor(tail.id, tail.base + count)
+            self._append(tail.seal())
+            self._keep(len(self._bases) - 1, tail)
+            self.tail = tail = self._successor(tail.id, tail.base + count)
             count, sealed = tail.state()
         self._tail_count = count
         self.end = tail.base + count
@@ -89,90 +118,94 @@ class Chain:
 
     def _open_tail(self) -> Chunk | None:
         """The first chunk after the table's; None when the feed has no chunk yet."""
-        if self._sealed:
-            row = self._rows[self._sealed - 1]
-            self._tail = self._successor(int(row["chunk_id"]), int(row["base"] + row["count"]))
-            return self._tail
+        if self._bases:
+            last = len(self._bases) - 1
+            self.tail = self._successor(self._first_id + last, self._bases[last] + self._counts[last])
+            return self.tail
         ids = chunk_ids(self.directory)
         chunk = Chunk.open(self.directory, ids[0], self.layout, self.ids) if ids else None
         if chunk is not None:
-            self._tail, self.first = chunk, chunk.base
+            self.tail, self._first_id, self.first = chunk, chunk.id, chunk.base
             self.end = max(self.end, chunk.base)
         return chunk
 
     def _successor(self, chunk_id: int, base: int) -> Chunk:
         """The chunk after a sealed one: it must be there, active, and continue the positions."""
-        path = self.directory.name_of(chunk_name(chunk_id + 1))
         try:
             chunk = Chunk.open(self.directory, chunk_id + 1, self.layout, self.ids)
         except FileNotFoundError:
             raise self._missing(chunk_id + 1) from None
-        found = "a spare" if chunk is None else f"position {chunk.base}"
         if chunk is None or chunk.base != base:
-            reason = f"begins at {found}, expected position {base}, the end of chunk {chunk_id}"
-            raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
+            found = "a spare" if chunk is None else f"position {chunk.base}"
+            raise self._corrupt(
+                chunk_id + 1, f"begins at {found}, expected position {base}, the end of chunk {chunk_id}"
+            )
         return chunk
 
-    def _missing(self, chunk_id: int) -> Exception:
-        path = self.directory.name_of(chunk_name(chunk_id))
-        if self.directory.is_gone:
-            return ChunkGoneError(f"feed {self.feed!r} was deleted: {path}", feed=self.feed, chunk_id=chunk_id)
-        later = [i for i in chunk_ids(self.directory) if i > chunk_id]
-        if later and later[0] > chunk_id + 1 and self._is_first_chunk(later[0]):
-            return ChunkGoneError(f"{path}: removed by retention", feed=self.feed, chunk_id=chunk_id)
-        reason = f"chunk {chunk_id} is missing"
-        return CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason)
+    def _append(self, seal: fmt.Seal) -> None:
+        self._seals.append(seal)
+        self._bases.append(seal.base_position)
+        self._counts.append(seal.records)
+        for clock, table in self._clocks.items():
+            table.append(seal.clocks[clock], seal.records > 0)
 
-    def _is_first_chunk(self, chunk_id: int) -> bool:
-        return chunk_ids(self.directory)[:1] == [chunk_id]
+    # --- chunks ----------------------------------------------------------------------------------
 
-    def _append_row(self, row: Rows) -> None:
-        if self._sealed == len(self._rows):
-            grown = np.zeros(max(16, 2 * self._sealed), row_layout(len(self.layout.clocks)).dtype)
-            grown[: self._sealed] = self._rows[: self._sealed]
-            self._rows = grown
-        self._rows[self._sealed] = row[0]
-        self._sealed += 1
-
-    def _keep(self, chunk: Chunk) -> None:
-        self._mapped[chunk.id] = chunk
-        self._mapped.move_to_end(chunk.id)
+    def _keep(self, index: int, chunk: Chunk) -> None:
+        self._mapped[index] = chunk
+        self._mapped.move_to_end(index)
         while len(self._mapped) > MAPPED:
             self._mapped.popitem(last=False)[1].close()
 
     def _chunk(self, index: int) -> Chunk:
-        """The chunk of a row of the table (the last index is the tail)."""
-        if index >= self._sealed:
-            assert self._tail is not None
-            return self._tail
-        chunk_id = int(self._rows["chunk_id"][index])
-        chunk = self._mapped.get(chunk_id)
+        """A chunk, mapped."""
+        if index >= len(self._bases):
+            assert self.tail is not None
+            return self.tail
+        chunk = self._mapped.get(index)
         if chunk is None:
-            try:
-                chunk = Chunk.open(self.directory, chunk_id, self.layout, self.ids)
-            except FileNotFoundError:
-                raise self._missing(chunk_id) from None
-            if chunk is None or (chunk.base, chunk.state()) != (
-                int(self._rows["base"][index]),
-                (int(self._rows["count"][index]), True),
-            ):
-                path = self.directory.name_of(chunk_name(chunk_id))
-                reason = "is not the sealed chunk that the registry or its neighbours describe"
-                raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
-        self._keep(chunk)
+            chunk = self._open(index)
+        self._keep(index, chunk)
         return chunk
+
+    def _open(self, index: int) -> Chunk:
+        chunk_id = self._first_id + index
+        try:
+            chunk = Chunk.open(self.directory, chunk_id, self.layout, self.ids)
+        except FileNotFoundError:
+            raise self._missing(chunk_id) from None
+        if chunk is None or (chunk.base, chunk.state()) != (self._bases[index], (self._counts[index], True)):
+            raise self._corrupt(chunk_id, "is not the sealed chunk that the registry or its neighbours describe")
+        return chunk
+
+    def _corrupt(self, chunk_id: int, reason: str) -> CorruptFileError:
+        path = self.directory.name_of(chunk_name(chunk_id))
+        return CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
+
+    def _missing(self, chunk_id: int) -> ChunkGoneError | CorruptFileError:
+        path = self.directory.name_of(chunk_name(chunk_id))
+        if self.directory.is_gone:
+            return ChunkGoneError(f"feed {self.feed!r} was deleted: {path}", feed=self.feed, chunk_id=chunk_id)
+        ids = chunk_ids(self.directory)
+        if ids and chunk_id < ids[0]:
+            return ChunkGoneError(f"{path}: removed by retention", feed=self.feed, chunk_id=chunk_id)
+        return self._corrupt(chunk_id, f"chunk {chunk_id} is missing; restore it from a copy")
 
     def base(self, index: int) -> int:
         """Position of the first record of a chunk."""
-        return int(self._rows["base"][index]) if index < self._sealed else self._chunk(index).base
+        return self._bases[index] if index < len(self._bases) else self._chunk(index).base
 
     def count(self, index: int) -> int:
         """Published records of a chunk, as of the last `refresh`."""
-        return int(self._rows["count"][index]) if index < self._sealed else self._tail_count
+        return self._counts[index] if index < len(self._counts) else self._tail_count
 
     def chunk_id(self, index: int) -> int:
         """The id of a chunk."""
-        return int(self._rows["chunk_id"][index]) if index < self._sealed else self._chunk(index).id
+        return self._first_id + index
+
+    def durable(self, index: int) -> int:
+        """Records of a chunk that are known to be on the device."""
+        return self._chunk(index).durable
 
     def records(self, index: int) -> npt.NDArray[Any]:
         """The published records of a chunk: a read-only view, valid for as long as it is referenced.
@@ -190,65 +223,55 @@ class Chain:
         """A clock of the published records of a chunk; a strided view."""
         return self._chunk(index).columns[clock][: self.count(index)]
 
-    def durable(self, index: int) -> int:
-        """Records of a chunk that are known to be on the device."""
-        return self._chunk(index).durable
-
     def index_of(self, position: int) -> int:
         """The chunk that holds a position, ``first <= position < end``."""
-        if self._tail is not None and position >= self._tail.base:
-            return self._sealed
-        return int(self._rows["base"][: self._sealed].searchsorted(np.uint64(position), "right")) - 1
+        if self.tail is not None and position >= self.tail.base:
+            return len(self._bases)
+        return bisect_right(self._bases, position) - 1
+
+    # --- clocks ----------------------------------------------------------------------------------
+
+    def _clock(self, clock: int) -> _ClockTable:
+        table = self._clocks.get(clock)
+        if table is None:
+            table = self._clocks[clock] = _ClockTable(self._rows, clock)
+            for seal in self._seals:
+                table.append(seal.clocks[clock], seal.records > 0)
+        return table
 
     def bounds(self, index: int, clock: int) -> fmt.ClockBounds:
         """Bounds of a clock over a chunk that holds records: exact if sealed or sorted, else a superset."""
-        if index >= self._sealed:
+        if index >= len(self._bases):
             return self._chunk(index).bounds(clock, self._tail_count)
-        row = self._rows[index]
-        return fmt.ClockBounds(bool(row["unsorted"][clock]), int(row["min"][clock]), int(row["max"][clock]))
+        table = self._clock(clock)
+        return fmt.ClockBounds(table.unsorted[index], table.lows[index], table.highs[index])
 
     def span(self, clock: int) -> tuple[int, int]:
         """The least and the greatest value of a clock over all records held (there is one); exact."""
-        lows, highs = [], []
-        if self._sealed and self.first < int(self._rows["base"][self._sealed - 1] + self._rows["count"][self._sealed - 1]):
-            reach, floor = self._envelope(clock)
-            lows, highs = [int(floor[0])], [int(reach[-1])]
+        table = self._clock(clock)
+        low, high = (table.floor[0], table.reach[-1]) if table.floor else (_MAX_US, 0)
         if self._tail_count:
-            bounds = self.bounds(self._sealed, clock)
+            bounds = self.bounds(len(self._bases), clock)
             if bounds.unsorted:  # the header's bounds run ahead
-                column = self.column(self._sealed, clock)
+                column = self.column(len(self._bases), clock)
                 bounds = fmt.ClockBounds(True, int(column.min()), int(column.max()))
-            lows.append(bounds.low)
-            highs.append(bounds.high)
-        return min(lows), max(highs)
+            low, high = min(low, bounds.low), max(high, bounds.high)
+        return low, high
 
     def candidates(self, clock: int, low: int, high: int) -> Iterator[int]:
         """The chunks that can hold a record with ``low <= clock <= high``, ascending."""
-        if self._sealed:
-            reach, floor = self._envelope(clock)
-            start = int(reach.searchsorted(np.uint64(low)))
-            stop = int(floor.searchsorted(np.uint64(high), "right"))
-            lows, highs = self._rows["min"][start:stop, clock], self._rows["max"][start:stop, clock]
-            hit = (lows <= np.uint64(high)) & (highs >= np.uint64(low)) & (self._rows["count"][start:stop] > 0)
-            yield from (np.flatnonzero(hit) + start).tolist()
+        table = self._clock(clock)
+        lows, highs = table.lows, table.highs
+        for index in range(bisect_left(table.reach, low), bisect_right(table.floor, high)):
+            if lows[index] <= high and highs[index] >= low:
+                yield index
         if self._tail_count:
-            bounds = self.bounds(self._sealed, clock)
+            bounds = self.bounds(len(self._bases), clock)
             if bounds.low <= high and bounds.high >= low:
-                yield self._sealed
+                yield len(self._bases)
 
     def reach(self, clock: int, index: int) -> int:
         """The greatest value of a clock over the chunks up to `index` inclusive (a superset in the tail)."""
-        if index >= self._sealed:
+        if index >= len(self._bases):
             return max(self.bounds(index, clock).high, self.reach(clock, index - 1) if index else 0)
-        return int(self._envelope(clock)[0][index])
-
-    def _envelope(self, clock: int) -> tuple[Rows, Rows]:
-        """Prefix maxima and suffix minima of a clock over the sealed chunks; both ascend."""
-        cached = self._bounds.get(clock)
-        if cached is None or cached[0] != self._sealed:
-            rows = self._rows[: self._sealed]
-            held = rows["count"] > 0
-            reach = np.maximum.accumulate(np.where(held, rows["max"][:, clock], np.uint64(0)))
-            floor = np.minimum.accumulate(np.where(held, rows["min"][:, clock], np.uint64(2**64 - 1))[::-1])[::-1]
-            cached = self._bounds[clock] = (self._sealed, reach, np.ascontiguousarray(floor))
-        return cached[1], cached[2]
+        return self._clock(clock).reach[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from deepwater import format as fmt
@@ -70,17 +71,11 @@ def read_feed(
         One of them is missing or not what was written, or another store's.
     """
     try:
-        about = _read(directory, LAYOUT)
+        about = directory.read(LAYOUT)
     except FileNotFoundError:
         raise FeedNotFoundError(f"no feed {name!r}: {directory.name_of(LAYOUT)} is not there", feed=name) from None
     path = directory.name_of(LAYOUT)
-    try:
-        ids = fmt.Ids(bytes.fromhex(about["store_id"]), b"", bytes.fromhex(about["incarnation"]))
-        ids = ids._replace(feed=feed_id(ids.store, about["feed_name"]))
-        layout, created = Layout.from_json(about["layout"]), int(about["created_us"])
-        found = about["feed_name"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise _corrupt(path, f"not a feed's description: {error}") from error
+    found, layout, ids, created = _parse_layout(about, path)
     if found != name:
         raise _corrupt(path, f"describes feed {found!r}, its directory is {name!r}: rename the directory back")
     if store_id is not None and ids.store != store_id:
@@ -88,26 +83,43 @@ def read_feed(
     return Feed(name, layout, settings or read_settings(directory), ids, created)
 
 
+@lru_cache(maxsize=256)
+def _parse_layout(data: bytes, path: str) -> tuple[str, Layout, fmt.Ids, int]:
+    """Name, layout, ids and time of making; opening a feed again costs a read, not a parse."""
+    about = _parse(data, path)
+    try:
+        ids = fmt.Ids(bytes.fromhex(about["store_id"]), b"", bytes.fromhex(about["incarnation"]))
+        ids = ids._replace(feed=feed_id(ids.store, about["feed_name"]))
+        layout, created = Layout.from_json(about["layout"]), int(about["created_us"])
+        return about["feed_name"], layout, ids, created
+    except (KeyError, TypeError, ValueError) as error:
+        raise _corrupt(path, f"not a feed's description: {error}") from error
+
+
 def read_settings(directory: Directory) -> Settings:
     """Read `settings.json`; raises CorruptFileError."""
     path = directory.name_of(SETTINGS)
     try:
-        return Settings.from_json(_read(directory, SETTINGS))
+        return _parse_settings(directory.read(SETTINGS), path)
     except FileNotFoundError:
         raise _corrupt(path, "it is missing: restore it from a copy") from None
     except SchemaError as error:
         raise _corrupt(path, str(error)) from error
 
 
-def _read(directory: Directory, name: str) -> dict[str, Any]:
-    path = directory.name_of(name)
+@lru_cache(maxsize=256)
+def _parse_settings(data: bytes, path: str) -> Settings:
+    return Settings.from_json(_parse(data, path))
+
+
+def _parse(data: bytes, path: str) -> dict[str, Any]:
     try:
-        data = load_json(directory.read(name), path)
+        parsed = load_json(data, path)
     except SchemaError as error:
         raise _corrupt(path, str(error)) from error
-    if not isinstance(data, dict):
+    if not isinstance(parsed, dict):
         raise _corrupt(path, "not a JSON object")
-    return data
+    return parsed
 
 
 def _corrupt(path: str, reason: str) -> CorruptFileError:

@@ -63,9 +63,9 @@ class Directory:
             os.close(fd)
 
     def __del__(self) -> None:
-        try:
+        try:  # noqa: SIM105  # contextlib may be gone already
             self.close()
-        except Exception:  # noqa: BLE001, S110  # at interpreter exit anything may be gone already
+        except Exception:  # noqa: BLE001  # at interpreter exit anything may be gone already
             pass
 
     def name_of(self, name: str) -> str:
@@ -134,7 +134,7 @@ class Directory:
         try:
             if info.st_size > limit:
                 raise self._refuse(name, f"{info.st_size} bytes, at most {limit} expected")
-            return os.read(fd, limit + 1)
+            return os.read(fd, info.st_size + 1)
         finally:
             os.close(fd)
 

@@ -293,7 +293,7 @@ def asof_frame(layout: Layout, clock: str, times: Array, positions: Array, recor
             if isinstance(dtype, np.dtype) and dtype.kind in "iu":  # NaN would make floats of them
                 nullable = f"{'U' if dtype.kind == 'u' else ''}Int{8 * dtype.itemsize}"
                 df[name] = df[name].astype(pd.api.types.pandas_dtype(nullable))
-            elif dtype == bool:
+            elif dtype.kind == "b":
                 df[name] = df[name].astype("boolean")
         rows = np.cumsum(found) - 1
         rows[~found] = -1

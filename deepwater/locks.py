@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import sys
 import time
 import weakref
 from typing import Protocol
@@ -88,9 +87,9 @@ class Lock:
     after_fork = release
 
     def __del__(self) -> None:
-        try:
+        try:  # noqa: SIM105  # contextlib may be gone already
             self.release()
-        except Exception:  # noqa: BLE001, S110  # at interpreter exit anything may be gone already
+        except Exception:  # noqa: BLE001  # at interpreter exit anything may be gone already
             pass
 
 
@@ -125,8 +124,8 @@ def is_alive(owner: Owner) -> bool:
     """Whether the owner's process runs on this machine since this boot."""
     if owner.boot_id != boot_id() or not owner.held:
         return False
-    if sys.platform.startswith("linux"):
-        return start_ticks(owner.pid) == owner.start != 0
+    if owner.start:
+        return start_ticks(owner.pid) == owner.start
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(owner.pid, 0)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 import warnings
 import weakref
@@ -17,6 +18,7 @@ from deepwater.describe import describe, overview
 from deepwater.errors import (
     ClosedError,
     CorruptFileError,
+    FeedLockedError,
     FeedNotFoundError,
     SchemaError,
     SchemaMismatchError,
@@ -29,7 +31,7 @@ from deepwater.reader import Reader
 from deepwater.schema import FeedSpec, check_feed_name
 from deepwater.store import Store
 from deepwater.timestamps import now_us
-from deepwater.writer import Writer, locked
+from deepwater.writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +190,7 @@ class Platform:
             try:
                 maintenance = Lock.take(LAYOUT, directory.fd)
                 if maintenance is None:
-                    raise locked(name, directory, None)
+                    raise _locked(name, directory, None)
                 self._store.remove(name)
                 maintenance.release()
             finally:
@@ -279,7 +281,7 @@ class Platform:
         """Take the WRITER lock, on the directory that is the feed's now."""
         lock = Lock.take(".", directory.fd)
         if lock is None:
-            raise locked(name, directory, self._owner(name, directory))
+            raise _locked(name, directory, self._owner(name, directory))
         try:
             now = os.stat(name, dir_fd=self._store.data.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -349,3 +351,17 @@ def _refuse_what_is_not_there_yet(spec: FeedSpec) -> None:
             f"feed {spec.feed_name!r}: durability {spec.settings.durability!r} is not available in this version: "
             f"use 'os' and call flush() where records must survive a power cut", field="durability",
         )  # fmt: skip
+
+
+def _locked(feed: str, directory: Directory, owner: fmt.Owner | None) -> FeedLockedError:
+    """The error for a feed that another writer holds, naming it where it can be known."""
+    if owner is None:
+        return FeedLockedError(
+            f"feed {feed!r} has a writer already: {directory.path}; one writer a feed: close that one",
+            feed=feed,
+        )
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(owner.since_us / 1_000_000))
+    return FeedLockedError(
+        f"feed {feed!r} has a writer already: process {owner.pid} on {owner.host} since {since}; one writer a feed: "
+        f"close that one", feed=feed, pid=owner.pid, host=owner.host, since_us=owner.since_us,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -34,6 +35,12 @@ from deepwater.timestamps import (
 from deepwater.window import Coverage, Window
 
 Inclusive = Literal["both", "left", "right", "neither"]
+
+
+@lru_cache(maxsize=64)
+def _record_type(names: tuple[str, ...]) -> Any:
+    """The named tuple of a record; a name that begins with an underscore becomes its number (``_3``)."""
+    return namedtuple("Record", names, rename=True)
 
 
 class Reader:
@@ -252,8 +259,8 @@ class Reader:
         return self.rows(first, end if key.stop is None else self._wrapped(key.stop, end))
 
     def _wrapped(self, position: Any, end: int) -> int:
-        position = self._checked(position)
-        return max(0, end + position) if position < 0 else position
+        at = self._checked(position)
+        return max(0, end + at) if at < 0 else at
 
     def _record(self, key: Any) -> Any:
         end = self._chain.refresh()
@@ -296,8 +303,7 @@ class Reader:
             raise self._empty()
         index = self._chain.index_of(end - 1)
         record = self._chain.records(index)[end - 1 - self._chain.base(index)]
-        kind = namedtuple("Record", self.layout.names, rename=True)  # type: ignore[misc]  # names come from the spec
-        return kind(*record.item())
+        return _record_type(self.layout.names)._make(record.item())
 
     def position_of(self, time: Any) -> Position:
         """The first position whose primary clock is at or after a time; `end` if there is none yet."""

@@ -8,6 +8,7 @@ moves a published record, and doing it twice changes nothing.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -48,6 +49,7 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     active.close()
     chunk = WritableChunk.open(directory, chunk_id, feed.layout, feed.ids, writable=True)
     assert isinstance(chunk, WritableChunk)
+    _refuse_links(chunk)
     marks = MarkIndex(directory, chunk_id, feed.ids)
     marks.drop_beyond(chunk.base + chunk.state()[0])
     marks.close()
@@ -99,3 +101,13 @@ def _remove_beyond(directory: Directory, last: int, ids: list[int]) -> None:
     for name in names:
         if name.startswith(TEMPORARY):
             directory.remove(name)
+
+
+def _refuse_links(chunk: WritableChunk) -> None:
+    """A second name for the file is a backup (``cp -al``) that appending would change."""
+    links = os.fstat(chunk.segment.fd).st_nlink
+    if links > 1:
+        reason = f"it has {links} hard links (a backup by cp -al?), and appending would change them all"
+        raise CorruptFileError(
+            f"{chunk.segment.path}: {reason}: put a copy of it in its place", path=chunk.segment.path, reason=reason
+        )

@@ -136,9 +136,9 @@ class Segment:
                 mapping.close()
 
     def __del__(self) -> None:
-        try:
+        try:  # noqa: SIM105  # contextlib may be gone already
             self.close()
-        except Exception:  # noqa: BLE001, S110  # at interpreter exit anything may be gone already
+        except Exception:  # noqa: BLE001  # at interpreter exit anything may be gone already
             pass
 
     @property

@@ -136,8 +136,8 @@ class Packer:
 
         Notes
         -----
-        About 0.7 us for ten plain fields, of which 0.3 us check the types and texts; 5 us a column for
-        values of other types (datetimes, Decimals), and before an error.
+        About 0.8 us for ten plain fields, of which half look at the types and the texts. Some 5 us a column
+        if one value is of another type (a datetime, a Decimal, a list), and before an error.
         """
         if len(values) == len(self._rules) and _PLAIN.issuperset(map(type, values)):
             try:
@@ -192,8 +192,8 @@ class Packer:
         Notes
         -----
         An array of the layout's dtype costs one pass over the words that hold padding or bools: some 10 us
-        for 10,000 records of 64 bytes. Other arrays cost a copy and a check of each column whose type does
-        not fit by itself.
+        for 10,000 records of 64 bytes, about 1 us for 10. Columns cost a copy, and a check where their type
+        does not fit by itself: some 100 us for the same 10,000, as Python lists 7 ms.
         """
         if type(data) is np.ndarray and data.ndim == 1 and self._is_same(data.dtype):
             if not data.flags.c_contiguous:

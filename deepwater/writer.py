@@ -33,18 +33,17 @@ from deepwater.chunk import (
     PREFAULT_BYTES,
     PWRITE_BYTES,
     WritableChunk,
-    chunk_name,
     create_chunk,
 )
 from deepwater.clockstats import FEW_ROWS, GUARD, HIGH, LOW, SORTED, ClockStats, stamps_of
-from deepwater.errors import ClosedError, CorruptFileError, DurabilityError, FeedLockedError, RecordError, SchemaError
+from deepwater.errors import ClosedError, DurabilityError, RecordError, SchemaError
 from deepwater.feed_files import Feed, read_settings, write_settings
 from deepwater.feed_registry import FeedRegistry, make_row
-from deepwater.files import Directory, sync
+from deepwater.files import Directory
+from deepwater.flush import flush_chunk, flush_sealed
 from deepwater.index import GAP, SNAPSHOT, UNKNOWN, MarkIndex, index_name, pack_mark
 from deepwater.locks import Lock, watch_fork
 from deepwater.recover import recover
-from deepwater.segment import Segment
 from deepwater.spare import Spare
 from deepwater.timestamps import instant, now_us
 from deepwater.values import Packer
@@ -306,10 +305,9 @@ class Writer:
             self._check()
             count = self._count
             try:
-                for chunk_id in _undurable(self._directory, self._chunk.id, self._feed.ids):
-                    _flush_sealed(self._directory, chunk_id, self._feed.ids)
+                flush_sealed(self._directory, self._chunk.id, self._feed.ids)
                 self._marks.flush()
-                _flush_chunk(self._chunk.segment, count)
+                flush_chunk(self._chunk.segment, count)
                 self._directory.sync()
             except OSError as error:
                 self._problem = DurabilityError(
@@ -341,7 +339,7 @@ class Writer:
             try:
                 warnings.warn(f"the writer of feed {self.feed!r} was not closed", ResourceWarning, 2, self)
                 self.close()
-            except Exception:  # noqa: BLE001, S110  # at interpreter exit anything may be gone already
+            except Exception:  # noqa: BLE001  # at interpreter exit anything may be gone already
                 pass
 
     def after_fork(self) -> None:
@@ -519,7 +517,6 @@ class Writer:
             create_chunk(self._directory, 1, self.layout, self._feed.ids, first)
             chunk = WritableChunk.activate(self._directory, 1, self.layout, self._feed.ids, 0)
         else:
-            _refuse_links(chunk)
             chunk.own()
         self._enter(chunk, chunk.state()[0], None)
         self._unsure = False
@@ -555,62 +552,3 @@ class Writer:
         spare, self._spare = self._spare, None
         if spare is not None:
             spare.discard()
-
-
-def _refuse_links(chunk: WritableChunk) -> None:
-    """A second name for the file is a backup (``cp -al``) that appending would change."""
-    links = os.fstat(chunk.segment.fd).st_nlink
-    if links > 1:
-        reason = f"it has {links} hard links (a backup by cp -al?), and appending would change them all"
-        raise CorruptFileError(
-            f"{chunk.segment.path}: {reason}: put a copy of it in its place", path=chunk.segment.path, reason=reason
-        )
-
-
-def _flush_chunk(segment: Segment, count: int) -> None:
-    """Sync a chunk's records, and only then say that `count` of them are durable."""
-    sync(segment.fd)
-    segment.words[fmt.DURABLE] = count
-    sync(segment.fd)
-
-
-def _undurable(directory: Directory, below: int, ids: fmt.Ids) -> list[int]:
-    """The sealed chunks that are not known to be on the device, oldest first: back to the first that is."""
-    found: list[int] = []
-    for chunk_id in range(below - 1, 0, -1):
-        try:
-            segment = Segment.open(directory, chunk_name(chunk_id), fmt.CHUNK, ids)
-        except FileNotFoundError:
-            break
-        durable = segment.words[fmt.DURABLE] == segment.count()
-        segment.close()
-        if durable:
-            break
-        found.append(chunk_id)
-    return found[::-1]
-
-
-def _flush_sealed(directory: Directory, chunk_id: int, ids: fmt.Ids) -> None:
-    marks = MarkIndex(directory, chunk_id, ids)
-    if marks.count:
-        marks.flush()
-    marks.close()
-    segment = Segment.open(directory, chunk_name(chunk_id), fmt.CHUNK, ids, writable=True)
-    try:
-        _flush_chunk(segment, segment.count())
-    finally:
-        segment.close()
-
-
-def locked(feed: str, directory: Directory, owner: fmt.Owner | None) -> FeedLockedError:
-    """The error for a feed that another writer holds, naming it where it can be known."""
-    if owner is None:
-        return FeedLockedError(
-            f"feed {feed!r} has a writer already: {directory.path}; one writer a feed: close that one",
-            feed=feed,
-        )
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(owner.since_us / 1_000_000))
-    return FeedLockedError(
-        f"feed {feed!r} has a writer already: process {owner.pid} on {owner.host} since {since}; one writer a feed: "
-        f"close that one", feed=feed, pid=owner.pid, host=owner.host, since_us=owner.since_us,
-    )  # fmt: skip

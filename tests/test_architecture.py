@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINE = """
     errors timestamps | schema | layout | arrow frames values | format | files | segment locks
     | chunk index clockstats spare | feed_files feed_registry global_registry store | chain window
-    | search asof marks follow reader | recover writer | playback | check | describe platform | apps | cli
+    | search asof marks follow reader | recover flush writer | playback | check | describe platform | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

@@ -99,7 +99,8 @@ def test_the_clock_may_be_the_first_field_and_the_only_one() -> None:
 
 def test_the_primary_clock_comes_first_whatever_its_name() -> None:
     layout = compiled(
-        ("a_us", "u64"), ("b_us", "i64"), ("c_us", "u64[2]"), ("when", "u64"), ("_", "_8"), ("d_us", "u64"), ("e", "u64"),
+        ("a_us", "u64"), ("b_us", "i64"), ("c_us", "u64[2]"), ("when", "u64"), ("_", "_8"),
+        ("d_us", "u64"), ("e", "u64"),
         ts_col="when",
     )  # fmt: skip
     assert layout.clocks == ("when", "a_us", "d_us")
@@ -108,7 +109,8 @@ def test_the_primary_clock_comes_first_whatever_its_name() -> None:
 
 def test_every_kind_of_field() -> None:
     layout = compiled(
-        ("c", "char"), ("s", "char[5]"), ("ok", "bool"), ("b", "byte"), ("t_us", "u64"), ("half", "f16"), ("flags", "bool[2]"),
+        ("c", "char"), ("s", "char[5]"), ("ok", "bool"), ("b", "byte"), ("t_us", "u64"), ("half", "f16"),
+        ("flags", "bool[2]"),
         ("_", "_1"), ("raw", "byte[3]"), ("px", "float64[3]"), ("pad", "_4"), ("n", "i32"),
     )  # fmt: skip
     assert layout.struct_format == "<c5s?BQe2?x3B3d4xi"
@@ -186,12 +188,17 @@ def test_the_hash_is_written_into_files_and_never_changes() -> None:
     ("other", "difference"),
     [
         ([("t_us", "u64"), ("px", "f64"), ("n", "i32"), ("_", "_4")], None),
-        ([("t_us", "u64"), ("px", "f32"), ("n", "i32")], "field 'px': float64 at offset 8 here, float32 at offset 8 there"),
-        ([("px", "f64"), ("t_us", "u64"), ("n", "i32")], "field 't_us': uint64 at offset 0 here, uint64 at offset 8 there"),
-        ([("t_us", "u64"), ("pxx", "f64"), ("n", "i32")], "field 'px': float64 at offset 8 here, missing there; did you mean 'pxx'?"),
-        ([("t_us", "u64"), ("px", "f64"), ("n", "i32"), ("m", "i32")], "field 'm': missing here, int32 at offset 20 there"),
+        ([("t_us", "u64"), ("px", "f32"), ("n", "i32")],
+         "field 'px': float64 at offset 8 here, float32 at offset 8 there"),
+        ([("px", "f64"), ("t_us", "u64"), ("n", "i32")],
+         "field 't_us': uint64 at offset 0 here, uint64 at offset 8 there"),
+        ([("t_us", "u64"), ("pxx", "f64"), ("n", "i32")],
+         "field 'px': float64 at offset 8 here, missing there; did you mean 'pxx'?"),
+        ([("t_us", "u64"), ("px", "f64"), ("n", "i32"), ("m", "i32")],
+         "field 'm': missing here, int32 at offset 20 there"),
         ([("t_us", "u64"), ("px", "f64"), ("n", "i32")], "record size: 24 bytes here, 20 there"),
-        ([("t_us", "u64"), ("px", "f64"), ("n", "i32"), ("pad", "_4")], "padding: other names or widths here than there"),
+        ([("t_us", "u64"), ("px", "f64"), ("n", "i32"), ("pad", "_4")],
+         "padding: other names or widths here than there"),
     ],
 )  # fmt: skip
 def test_the_first_difference_is_named(other: list[tuple[str, str]], difference: str | None) -> None:

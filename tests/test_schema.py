@@ -422,7 +422,8 @@ def test_json_that_is_refused(case: str, as_bytes: bool) -> None:
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**39), 10**39) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4),
     max_leaves=20,
 )  # fmt: skip
 

@@ -1,0 +1,54 @@
+"""Applications on the library: a Coinbase recorder, and a local exchange to record from.
+
+Pipeline, left to right; a module imports only from modules to its left::
+
+    counters specs coinbase_time | coinbase subscriptions sequence trade_ids | sink | outlet
+        | product_feeds | ingest | connection platform_sink | recorder
+    market faults tape subscriptions | exchange_session | streams | exchange
+
+The wire is known only to `coinbase` and `subscriptions` (pure functions: bytes in, record arrays
+out), and to `exchange_session` for the other direction. Sockets are touched only by `connection` and
+`exchange`, feeds only through the protocol of `sink`. So each rule can be tested without the others.
+
+These modules need the packages of the extra ``deepwater[apps]``; without them an import raises one
+`DeepwaterError` that says so.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from deepwater.errors import DeepwaterError
+
+__all__ = ["MissingPackageError", "needs_apps"]
+
+
+class MissingPackageError(DeepwaterError, ImportError):
+    """A package of the extra ``deepwater[apps]`` is not installed. Attribute: `package`."""
+
+
+def needs_apps(error: ImportError) -> NoReturn:
+    """Turn the failed import of an optional package into one line with the way out.
+
+    Parameters
+    ----------
+    error : ImportError
+        What the import of the package raised; it stays the cause.
+
+    Raises
+    ------
+    MissingPackageError
+        Always.
+
+    Examples
+    --------
+    >>> try:
+    ...     needs_apps(ImportError("No module named 'msgspec'", name="msgspec"))
+    ... except DeepwaterError as error:
+    ...     print(error)
+    package 'msgspec' is missing: the apps need it; install deepwater[apps]
+    """
+    package = (error.name or str(error)).partition(".")[0]
+    raise MissingPackageError(
+        f"package {package!r} is missing: the apps need it; install deepwater[apps]", package=package
+    ) from error

@@ -1,0 +1,204 @@
+"""One websocket connection, kept up: connect, subscribe, receive; again after anything that ends it.
+
+Knows sockets and time, and nothing of frames: every message goes to `Ingest.frame`. A connection ends
+when the peer closes it, the network fails, nothing at all comes for `idle_s` seconds (the exchange
+sends a heartbeat every second, so silence means a dead path) or the numbers step back. Then the next
+one is tried after a delay that doubles from `backoff_s` to `backoff_max_s` with a random half taken
+off, so that a thousand recorders do not come back in step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from deepwater.apps import needs_apps
+from deepwater.apps.counters import Counters
+from deepwater.apps.ingest import Ingest, ProtocolBreach
+from deepwater.apps.outlet import now_us
+from deepwater.apps.subscriptions import Pacer, message, subscribe
+from deepwater.errors import DeepwaterError
+
+try:
+    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+    from websockets.uri import parse_uri
+except ImportError as _error:
+    needs_apps(_error)
+
+__all__ = ["Link", "keep_connected"]
+
+_log = logging.getLogger("deepwater.recorder")
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where and how to connect. Validated once.
+
+    Attributes
+    ----------
+    uri : str
+        ``ws://`` or ``wss://``.
+    idle_s : float
+        Seconds without any message after which the connection counts as dead.
+    open_timeout_s, close_timeout_s : float
+        For the opening and the closing handshake.
+    backoff_s, backoff_max_s : float
+        First and longest delay before connecting again.
+    stable_s : float
+        A connection that lasted this long starts the delays afresh.
+    resync_pause_s : float
+        At least this long between two requests for fresh snapshots; a lost frame costs 5 MB a book.
+    max_size : int
+        Largest message in bytes. The BTC-USD snapshot has 5 MB; the library's default of 1 MiB would
+        close the connection (code 1009).
+    compress : bool or None
+        Offer permessage-deflate; None: over TLS, where the public endpoint takes it, and not on
+        plain sockets, which are local.
+    """
+
+    uri: str
+    idle_s: float = 10.0
+    open_timeout_s: float = 10.0
+    close_timeout_s: float = 1.0
+    backoff_s: float = 0.5
+    backoff_max_s: float = 30.0
+    stable_s: float = 10.0
+    resync_pause_s: float = 5.0
+    max_size: int = 64 * 2**20
+    compress: bool | None = None
+    rng: random.Random = field(default_factory=random.Random, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            parse_uri(self.uri)
+        except InvalidURI as error:
+            raise DeepwaterError(
+                f"URI {self.uri!r} is not a websocket address: expected e.g. wss://host/path or ws://127.0.0.1:8765",
+                uri=self.uri,
+            ) from error
+
+    def connect(self) -> connect:
+        """Return a connection to enter; nothing is sent before."""
+        parts = urlsplit(self.uri)
+        compress = parts.scheme == "wss" if self.compress is None else self.compress
+        return connect(
+            self.uri,
+            compression="deflate" if compress else None,
+            open_timeout=self.open_timeout_s,
+            close_timeout=self.close_timeout_s,
+            max_size=self.max_size,
+            proxy=None if parts.hostname in _LOOPBACK else True,
+        )
+
+    def delay_s(self, failures: int) -> float:
+        """Seconds to wait after that many failures in a row (0 = the first)."""
+        longest = min(self.backoff_s * 2.0 ** min(failures, 30), self.backoff_max_s)
+        return longest * (0.5 + 0.5 * self.rng.random())
+
+
+async def keep_connected(
+    link: Link, ingest: Ingest, products: list[str], channels: list[str], pacer: Pacer, counters: Counters
+) -> None:
+    """Feed `ingest` from one connection after another; runs until it is cancelled.
+
+    Raises
+    ------
+    DeepwaterError
+        What a write raised, except a full disk, which is outlived; a proxy that can not be used.
+    """
+    loop = asyncio.get_running_loop()
+    failures = 0
+    while True:
+        began = loop.time()
+        before = counters.connections
+        try:
+            await _session(link, ingest, products, channels, pacer, counters)
+        except (WebSocketException, OSError, TimeoutError, ProtocolBreach, EOFError) as error:
+            if isinstance(error, DeepwaterError):
+                raise  # a device error of a feed is an OSError too
+            reason = _describe(error)
+        except ImportError as error:  # websockets loads what a SOCKS proxy needs when it meets one
+            raise DeepwaterError(f"can not connect to {link.uri}: {error}", uri=link.uri) from error
+        ingest.disconnected(reason)
+        counters.last_error = f"connection lost: {reason}"
+        stable = counters.connections > before and loop.time() - began >= link.stable_s
+        delay_s = link.delay_s(0 if stable else failures)
+        failures = 1 if stable else failures + 1
+        _log.warning("connection to %s lost: %s; again in %.1f s", link.uri, reason, delay_s)
+        await asyncio.sleep(delay_s)
+
+
+async def _session(
+    link: Link, ingest: Ingest, products: list[str], channels: list[str], pacer: Pacer, counters: Counters
+) -> None:
+    """One connection, from the handshake to its end, which is always an exception."""
+    messages = subscribe(channels, products)
+    await pacer.take(len(messages))
+    async with link.connect() as socket:
+        counters.reconnects += ingest.interrupted
+        ingest.connected()
+        for text in messages:
+            await socket.send(text)
+        wanted = asyncio.Event()
+        resync = asyncio.create_task(_resync(link, socket, ingest, wanted, pacer, counters))
+        try:
+            await _receive(link, socket, ingest, wanted)
+        finally:
+            await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
+            resync.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
+                await resync
+
+
+async def _receive(link: Link, socket: ClientConnection, ingest: Ingest, wanted: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(link.idle_s) as deadline:
+            while True:
+                data = await socket.recv(decode=False)
+                ingest.frame(data, now_us())
+                if ingest.stale:
+                    wanted.set()
+                deadline.reschedule(loop.time() + link.idle_s)
+    except TimeoutError as error:
+        raise TimeoutError(f"no frame for {link.idle_s:g} s") from error
+
+
+async def _resync(
+    link: Link,
+    socket: ClientConnection,
+    ingest: Ingest,
+    wanted: asyncio.Event,
+    pacer: Pacer,
+    counters: Counters,
+) -> None:
+    """Ask for fresh snapshots of stale books: leave level2 and subscribe to it again."""
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        await pacer.take(2)
+        products = sorted(ingest.stale)
+        ingest.stale.clear()
+        if products:
+            counters.resyncs += 1
+            await socket.send(message("unsubscribe", "level2", products))
+            await socket.send(message("subscribe", "level2", products))
+            await asyncio.sleep(link.resync_pause_s)
+
+
+def _describe(error: BaseException) -> str:
+    """Why a connection ended, short enough for a mark."""
+    if isinstance(error, ConnectionClosed):
+        frame = error.rcvd or error.sent
+        if frame is None:
+            return "closed without a closing frame"
+        return f"closed with {int(frame.code)} {frame.reason}".rstrip()
+    if isinstance(error, TimeoutError) and not str(error):
+        return "timed out"
+    return str(error) or type(error).__name__

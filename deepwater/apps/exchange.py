@@ -1,0 +1,237 @@
+"""A local exchange: a websocket server on this machine that speaks Coinbase's protocol.
+
+For demonstrations and tests without a network. It plays a `Stream` (`Synthetic` or `Replay`), enforces the
+endpoint's rules (subscribe within 5 seconds, 8 messages a second) and does the `faults` it is told to.
+
+Examples
+--------
+>>> import asyncio
+>>> from websockets.asyncio.client import connect
+>>> async def first_frame():
+...     async with Exchange(Synthetic(["BTC-USD"], seed=1)) as exchange:
+...         async with connect(exchange.uri, proxy=None) as socket:
+...             await socket.send('{"type":"subscribe","product_ids":["BTC-USD"],"channel":"level2"}')
+...             return await socket.recv()
+>>> asyncio.run(first_frame())[:21]
+'{"channel":"l2_data",'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+from deepwater.apps import needs_apps
+from deepwater.apps.faults import Fault, Faults
+from deepwater.apps.streams import ClientGone, Replay, Stream, Synthetic
+from deepwater.apps.subscriptions import MESSAGES_PER_SECOND, SUBSCRIBE_WITHIN_S
+from deepwater.errors import DeepwaterError
+
+try:
+    from websockets.asyncio.server import Server, ServerConnection
+    from websockets.asyncio.server import serve as listen
+    from websockets.exceptions import ConnectionClosed
+except ImportError as _error:
+    needs_apps(_error)
+
+__all__ = ["Exchange", "Replay", "Synthetic", "serve"]
+
+_CLOSE_S = 1.0
+
+OnSend = Callable[[int, bytes], None]
+
+
+class Exchange:
+    """An async context manager: listening inside, gone outside.
+
+    Parameters
+    ----------
+    stream : Stream
+        What is played.
+    faults : iterable of Fault or str
+        See `faults`.
+    host : str
+        The address to listen at.
+    port : int
+        0: any free one; see `uri`.
+    subscribe_within_s : float
+        A client that says nothing for so long is hung up on.
+    on_send : callable, optional
+        Called with the connection's ordinal (from 0) and each frame really sent; for tests.
+
+    Attributes
+    ----------
+    sessions : int
+        Connections that subscribed so far.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        faults: Iterable[Fault | str] = (),
+        host: str = "127.0.0.1",
+        port: int = 0,
+        subscribe_within_s: float = SUBSCRIBE_WITHIN_S,
+        on_send: OnSend | None = None,
+    ) -> None:
+        self.stream = stream
+        self.sessions = 0
+        self.faults = Faults(faults)
+        self.subscribe_within_s = subscribe_within_s
+        self.on_send = on_send
+        self._host = host
+        self._port = port
+        self._server: Server | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._began_s: float | None = None
+
+    @property
+    def uri(self) -> str:
+        """Where it listens, e.g. ``ws://127.0.0.1:43210``."""
+        if self._server is None:
+            raise DeepwaterError("the exchange does not listen: use it inside 'async with'")
+        return f"ws://{self._host}:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first subscription of the first client; 0.0 before."""
+        return 0.0 if self._began_s is None else asyncio.get_running_loop().time() - self._began_s
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._server = await listen(self._handle, self._host, self._port, compression=None, close_timeout=_CLOSE_S)
+        except OSError as error:
+            raise DeepwaterError(
+                f"can not listen at {self._host}:{self._port}: {error.strerror or error}; take another port",
+                port=self._port,
+            ) from error
+        self._running = asyncio.create_task(self.stream.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        server, running = self._server, self._running
+        self._server = self._running = None
+        if running is not None:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        if server is not None:
+            server.close()
+            await server.wait_closed()
+
+    async def wait(self) -> None:
+        """Wait for ever, or until the stream fails (and raise what it raised)."""
+        if self._running is None:
+            raise DeepwaterError("the exchange does not listen: use it inside 'async with'")
+        await self._running
+
+    async def _handle(self, socket: ServerConnection) -> None:
+        try:
+            async with asyncio.timeout(self.subscribe_within_s):
+                first = await socket.recv()
+        except TimeoutError:
+            await socket.close(1008, "no subscription")
+            return
+        except ConnectionClosed:
+            return
+        if self._began_s is None:
+            self._began_s = asyncio.get_running_loop().time()
+        client = _SocketClient(self, socket, self.sessions, first)
+        self.sessions += 1
+        with contextlib.suppress(ClientGone):
+            await self.stream.play(client)
+
+
+class _SocketClient:
+    """A connected client: sends with faults, receives with the rate limit."""
+
+    def __init__(self, exchange: Exchange, socket: ServerConnection, ordinal: int, first: str | bytes) -> None:
+        self._exchange = exchange
+        self._socket = socket
+        self._ordinal = ordinal
+        self._first = first
+        self._silent = False
+
+    async def send(self, number: int, frame: bytes) -> None:
+        """Send a frame, unless a fault is due. An error frame (-1) is not part of the count."""
+        due = self._exchange.faults.take(number, self._exchange.elapsed_s) if number >= 0 else []
+        self._silent = self._silent or "silent" in due
+        if "close" in due:
+            await self._socket.close(1001, "going away")
+            raise ClientGone
+        if self._silent or "drop" in due:
+            return
+        try:
+            await self._socket.send(frame, text=True)
+        except ConnectionClosed as error:
+            raise ClientGone from error
+        if self._exchange.on_send is not None:
+            self._exchange.on_send(self._ordinal, frame)
+
+    async def messages(self) -> AsyncIterator[str | bytes]:
+        """Iterate over what the client says until it is gone."""
+        loop = asyncio.get_running_loop()
+        said: deque[float] = deque([float("-inf")] * MESSAGES_PER_SECOND, maxlen=MESSAGES_PER_SECOND)
+        said.append(loop.time())
+        yield self._first
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                text = await self._socket.recv()
+                if loop.time() - said[0] < 1.0:
+                    await self.hang_up("too many messages: 8 a second are allowed")
+                    return
+                said.append(loop.time())
+                yield text
+
+    async def hang_up(self, reason: str) -> None:
+        """Close the connection for a client's fault; one that does not even read is cut off."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._socket.close(1008, reason)
+        self._socket.transport.abort()
+
+
+def serve(
+    stream: Callable[[], Stream],
+    *,
+    faults: Iterable[Fault | str] = (),
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    duration: float | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Run an exchange until `duration` (seconds) is over or it is interrupted; blocks.
+
+    Parameters
+    ----------
+    stream : callable
+        Makes the stream, e.g. ``lambda: Synthetic(["BTC-USD"])``.
+    faults, host, port
+        As for `Exchange`.
+    on_ready : callable, optional
+        Called with the URI once it listens.
+
+    Raises
+    ------
+    DeepwaterError
+        If the port is taken, or the tape can not be read.
+    KeyboardInterrupt
+        On SIGINT, after a clean close.
+    """
+
+    async def main() -> None:
+        async with Exchange(stream(), faults=faults, host=host, port=port) as exchange:
+            if on_ready is not None:
+                on_ready(exchange.uri)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duration):
+                    await exchange.wait()
+
+    asyncio.run(main())

@@ -1,0 +1,147 @@
+"""One feed's way out: stamps `proc_us`, never steps back, and outlives a full disk.
+
+Invariants
+    - `proc_us`, the primary clock, never decreases within the feed, across restarts too: it is the
+      local time just before the write, or the last one written if the local clock stepped back;
+    - what could not be stored is never silent: while there is no space, records are counted and let
+      go, and the first write that finds space is preceded by a gap mark with their number and time;
+    - any other failure of a write is raised: the recorder must not go on beside a damaged feed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deepwater.apps.counters import Counters
+from deepwater.apps.sink import FeedWriter, Records
+from deepwater.errors import StorageFullError
+
+__all__ = ["Outlet", "now_us"]
+
+_REASON_BYTES = 72  # what a mark holds
+
+
+def now_us() -> int:
+    """Return the local wall time in µs."""
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class _Unstored:
+    """Records that found no space, and gaps that could not be marked either."""
+
+    rows: int
+    from_us: int
+    reason: str
+
+
+class Outlet:
+    """Writes one feed. Not thread-safe; one owner.
+
+    Parameters
+    ----------
+    name : str
+        The feed's name, for the counters.
+    writer : FeedWriter
+        Open; whoever opened it closes it.
+    counters : Counters
+        `feeds` and `unstored` are counted here.
+    last_us : int
+        `proc_us` of the feed's last record, 0 of an empty feed.
+    now : callable
+        Returns µs; for tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        writer: FeedWriter,
+        counters: Counters,
+        last_us: int = 0,
+        now: Callable[[], int] = now_us,
+    ) -> None:
+        self.name = name
+        self.last_us = last_us
+        self._writer = writer
+        self._counters = counters
+        self._now = now
+        self._unstored: _Unstored | None = None
+        counters.feeds.setdefault(name, 0)
+
+    @property
+    def full(self) -> bool:
+        """Whether records are being let go for want of space."""
+        return self._unstored is not None
+
+    def write(self, records: Records, snapshot: bool = False) -> bool:
+        """Append records as one write; their `proc_us` is set in place.
+
+        Parameters
+        ----------
+        records : structured array
+            Of the feed's dtype; nothing happens if it is empty.
+        snapshot : bool
+            Mark the first record as the start of a snapshot of all of them.
+
+        Returns
+        -------
+        bool
+            False if there was no space: the records are not stored, and a gap mark will say so.
+        """
+        if not len(records):
+            return True
+        stamp = max(self._now(), self.last_us)
+        records["proc_us"] = stamp
+        try:
+            self._settle(stamp)
+            self._writer.write_batch(records, create_index=snapshot)
+        except StorageFullError as error:
+            self._let_go(len(records), stamp, f"storage full: {error}")
+            return False
+        self.last_us = stamp
+        self._counters.feeds[self.name] += len(records)
+        return True
+
+    def gap(self, *, lost: int | None, from_us: int, to_us: int, reason: str) -> None:
+        """Mark a gap at the present end of the feed.
+
+        Parameters
+        ----------
+        lost : int or None
+            How many records; None if unknown.
+        from_us, to_us : int
+            The last moment known to be whole, and the first that is again; `to_us` is raised to `from_us`.
+        reason : str
+            Cut to the 72 bytes of a mark.
+        """
+        try:
+            self._settle(to_us)
+            self._mark(lost, from_us, to_us, reason)
+        except StorageFullError:
+            self._let_go(0, from_us, reason)
+
+    def settle(self) -> None:
+        """Mark what is still unmarked, if there is space by now; for the end of a recording."""
+        try:
+            self._settle(max(self._now(), self.last_us))
+        except StorageFullError:
+            self._counters.last_error = f"feed {self.name!r}: no space for the mark of what found no space"
+
+    def _settle(self, to_us: int) -> None:
+        if self._unstored is not None:
+            missing = self._unstored
+            self._mark(missing.rows or None, missing.from_us, to_us, missing.reason)
+            self._unstored = None
+
+    def _mark(self, lost: int | None, from_us: int, to_us: int, reason: str) -> None:
+        short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        self._writer.mark_gap(lost=lost, from_us=from_us, to_us=max(from_us, to_us), reason=short)
+
+    def _let_go(self, rows: int, stamp: int, reason: str) -> None:
+        self._counters.unstored += rows
+        self._counters.last_error = f"feed {self.name!r}: {reason}"
+        if self._unstored is None:
+            self._unstored = _Unstored(0, max(self.last_us, 0) or stamp, reason)
+        self._unstored.rows += rows

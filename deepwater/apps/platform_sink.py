@@ -1,0 +1,64 @@
+"""The real sink: feeds of a store on disk, through the public API."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from deepwater.apps.sink import FeedWriter, Records
+from deepwater.platform import Platform
+from deepwater.schema import FeedSpec
+
+__all__ = ["PlatformSink"]
+
+
+class PlatformSink:
+    """Feeds of a store on disk.
+
+    Parameters
+    ----------
+    base_path : path
+        The store's directory; created if absent.
+    """
+
+    def __init__(self, base_path: str | Path) -> None:
+        self._platform = Platform(base_path)
+        self._close = contextlib.ExitStack()
+        self._close.callback(self._platform.close)
+
+    def open(self, spec: FeedSpec) -> FeedWriter:
+        """Create the feed if it is absent and open its writer; see `Sink.open`.
+
+        Raises
+        ------
+        FeedLockedError
+            If another process records the feed.
+        SchemaMismatchError
+            If the feed exists with another layout.
+        """
+        self._platform.create_feed(spec)
+        writer: FeedWriter = self._platform.create_writer(spec.feed_name)
+        self._close.callback(writer.close)
+        self._close.callback(writer.flush)  # last in, first out
+        return writer
+
+    def tail(self, spec: FeedSpec, count: int) -> Records:
+        """See `Sink.tail`."""
+        with self._platform.create_reader(spec.feed_name) as reader:
+            return np.array(reader.latest(count).to_numpy())
+
+    def close(self) -> None:
+        """Flush and close the writers, the latest opened first, then the store. Idempotent."""
+        self._close.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,202 @@
+"""The recorder: Coinbase Advanced Trade market data into feeds, until told to stop.
+
+Two feeds a product, ``CB-L2-<product>`` and ``CB-TRADES-<product>``; what is guaranteed of them is said in
+`ingest`. Products are shared out over connections of at most 30; each is kept up by `connection`.
+A stop (duration, SIGINT, SIGTERM) falls between two frames; the feeds are flushed and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from deepwater.apps.connection import Link, keep_connected
+from deepwater.apps.counters import Counters
+from deepwater.apps.ingest import Ingest
+from deepwater.apps.platform_sink import PlatformSink
+from deepwater.apps.sink import Sink
+from deepwater.apps.subscriptions import CHANNELS, Pacer, spread
+from deepwater.errors import DeepwaterError
+
+__all__ = ["DEFAULT_URI", "Stop", "record", "run_recorder"]
+
+DEFAULT_URI = "wss://advanced-trade-ws.coinbase.com"
+_STATUS_EVERY_S = 0.5
+
+OnStatus = Callable[[Counters], None]
+
+
+class Stop:
+    """Asks a recording to end, and says why. For one event loop."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._event = asyncio.Event()
+
+    def __call__(self, reason: str = "stop") -> None:
+        """End the recording; the first reason stays."""
+        self.reason = self.reason or reason
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until the end is asked for."""
+        await self._event.wait()
+
+
+def run_recorder(
+    uri: str,
+    products: Sequence[str],
+    base_path: str | Path,
+    duration: float | None = None,
+    channels: Sequence[str] = CHANNELS,
+    on_status: OnStatus | None = None,
+) -> Counters:
+    """Record until `duration` is over or SIGINT or SIGTERM comes; blocks.
+
+    Parameters
+    ----------
+    uri : str
+        The endpoint; `DEFAULT_URI` is the public one.
+    products : sequence of str
+        E.g. ``["BTC-USD", "ETH-USD"]``.
+    base_path : path
+        The store; created if absent. Feeds that exist are gone on with: a gap mark tells of the
+        time between, and trades that are there already are not stored again.
+    duration : float, optional
+        Seconds. None: until a signal.
+    channels : sequence of {"level2", "market_trades"}
+        What to record.
+    on_status : callable, optional
+        Called with the live `Counters` about twice a second and once at the end, on the event loop's
+        thread: be quick; keep a `copy`. What it raises ends the recording and is raised here.
+
+    Returns
+    -------
+    Counters
+        The totals; `stopped` says why it ended.
+
+    Raises
+    ------
+    DeepwaterError
+        Of a bad URI, product or channel, at once; of a feed another process records; of a write that
+        failed for another reason than want of space. An unreachable endpoint is not an error: it is
+        tried until the end (`last_error` tells).
+
+    Notes
+    -----
+    Signals are taken only in the main thread, and given back at the first: a second Ctrl-C interrupts.
+    """
+
+    async def main() -> Counters:
+        stop = Stop()
+        with PlatformSink(base_path) as sink, _signals(stop):
+            return await record(
+                Link(uri),
+                products,
+                sink,
+                duration=duration,
+                channels=channels,
+                on_status=on_status,
+                stop=stop,
+            )
+
+    return asyncio.run(main())
+
+
+async def record(
+    link: Link,
+    products: Sequence[str],
+    sink: Sink,
+    *,
+    duration: float | None = None,
+    channels: Sequence[str] = CHANNELS,
+    on_status: OnStatus | None = None,
+    stop: Stop | None = None,
+    counters: Counters | None = None,
+) -> Counters:
+    """Record into `sink` until `duration` is over, `stop` is called or the task is cancelled.
+
+    Parameters and errors are those of `run_recorder`; `counters` are filled live if given. The feeds
+    opened in `sink` are left open: they belong to whoever made it.
+    """
+    _check_channels(channels)
+    stop = stop or Stop()
+    counters = counters if counters is not None else Counters()
+    pacer = Pacer()
+    groups = spread(products)
+    ingests = [Ingest(sink, group, counters, channels) for group in groups]
+    tasks = [
+        asyncio.create_task(keep_connected(link, ingest, group, list(channels), pacer, counters))
+        for ingest, group in zip(ingests, groups, strict=True)
+    ]
+    if on_status is not None:
+        tasks.append(asyncio.create_task(_report(on_status, counters)))
+    try:
+        await _until(stop, tasks, duration)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for ingest in ingests:
+            ingest.close()
+    counters.stopped = stop.reason
+    if on_status is not None:
+        on_status(counters)
+    return counters
+
+
+async def _until(stop: Stop, tasks: list[asyncio.Task[None]], duration: float | None) -> None:
+    """Wait for the stop, the end of the duration, or a task that failed (and raise what it raised)."""
+    waiting = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([waiting, *tasks], timeout=duration, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    for task in done - {waiting}:
+        task.result()
+    if not done:
+        stop("duration")
+
+
+async def _report(on_status: OnStatus, counters: Counters) -> None:
+    while True:
+        await asyncio.sleep(_STATUS_EVERY_S)
+        on_status(counters)
+
+
+def _check_channels(channels: Sequence[str]) -> None:
+    wrong = [channel for channel in channels if channel not in CHANNELS]
+    if wrong or not channels:
+        raise DeepwaterError(
+            f"channels {list(channels)!r}: expected one or both of {', '.join(CHANNELS)}",
+            channels=list(channels),
+        )
+
+
+@contextlib.contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the recording cleanly; the second one has its usual effect."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def give_back() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    def end(number: signal.Signals) -> None:
+        stop(number.name)
+        give_back()
+
+    for number in numbers:
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    finally:
+        give_back()

@@ -1,0 +1,79 @@
+"""The recorder's feeds: the specs of ``schemas/``, one feed a product.
+
+The JSON files are the one place where the records are described; the dtypes here are compiled from
+them. A spec in a file is named for any product; only its `feed_name` is filled in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepwater.errors import DeepwaterError
+from deepwater.layout import Layout
+from deepwater.schema import FeedSpec
+
+__all__ = ["L2", "TRADES", "dtype", "feed_name", "spec"]
+
+L2 = "cb-l2"
+TRADES = "cb-trades"
+
+# Installed, the specs lie beside the package; in the repository, at its root.
+_PLACES = (Path(__file__).parents[1] / "schemas", Path(__file__).parents[2] / "schemas")
+
+
+@lru_cache(maxsize=8)
+def _template(kind: str) -> FeedSpec:
+    for place in _PLACES:
+        path = place / f"{kind}.json"
+        if path.is_file():
+            return FeedSpec.from_json(path)
+    raise DeepwaterError(
+        f"spec {kind}.json is in neither {_PLACES[0]} nor {_PLACES[1]}: the installation is incomplete; "
+        "install deepwater again",
+        kind=kind,
+    )
+
+
+def feed_name(kind: str, product: str) -> str:
+    """Return the name of a product's feed.
+
+    Examples
+    --------
+    >>> feed_name(TRADES, "BTC-USD"), feed_name(L2, "ETH-USD")
+    ('CB-TRADES-BTC-USD', 'CB-L2-ETH-USD')
+    """
+    return f"{kind.upper()}-{product}"
+
+
+def spec(kind: str, product: str) -> FeedSpec:
+    """Return the spec of a product's feed.
+
+    Parameters
+    ----------
+    kind : {"cb-trades", "cb-l2"}
+    product : str
+        E.g. ``BTC-USD``.
+
+    Raises
+    ------
+    FeedNameError
+        If the product cannot be part of a feed's name.
+    """
+    return dataclasses.replace(_template(kind), feed_name=feed_name(kind, product))
+
+
+@lru_cache(maxsize=8)
+def dtype(kind: str) -> np.dtype[Any]:
+    """Return the record dtype of a kind of feed, as the writer takes it without conversion.
+
+    Examples
+    --------
+    >>> dtype(TRADES).itemsize, dtype(TRADES).fields["price"][1]
+    (64, 48)
+    """
+    return Layout.compile(_template(kind)).dtype

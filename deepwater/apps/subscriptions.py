@@ -1,0 +1,129 @@
+"""What a client says: subscription messages, how products share connections, and how fast to talk.
+
+Limits of the public endpoint, kept here and nowhere else: one channel a message, at most 30 level2
+products on a connection, 8 messages (and new connections) a second, and the first subscription
+within 5 seconds of connecting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
+
+from deepwater.apps import needs_apps
+from deepwater.errors import DeepwaterError
+
+try:
+    import msgspec
+except ImportError as _error:
+    needs_apps(_error)
+
+__all__ = [
+    "CHANNELS",
+    "LEVEL2_PRODUCTS_MAX",
+    "MESSAGES_PER_SECOND",
+    "SUBSCRIBE_WITHIN_S",
+    "Pacer",
+    "message",
+    "spread",
+    "subscribe",
+]
+
+CHANNELS = ("level2", "market_trades")
+LEVEL2_PRODUCTS_MAX = 30
+MESSAGES_PER_SECOND = 8
+SUBSCRIBE_WITHIN_S = 5.0
+
+
+def message(kind: str, channel: str, products: Sequence[str] = ()) -> str:
+    """One subscription message.
+
+    Parameters
+    ----------
+    kind : {"subscribe", "unsubscribe"}
+    channel : str
+        One channel; the endpoint takes no more in a message.
+    products : sequence of str
+        Product ids. None for `heartbeats`, which has no products.
+
+    Returns
+    -------
+    str
+        JSON text.
+
+    Examples
+    --------
+    >>> message("subscribe", "level2", ["BTC-USD"])
+    '{"type":"subscribe","product_ids":["BTC-USD"],"channel":"level2"}'
+    >>> message("subscribe", "heartbeats")
+    '{"type":"subscribe","channel":"heartbeats"}'
+    """
+    body: dict[str, object] = {"type": kind}
+    if products:
+        body["product_ids"] = list(products)
+    body["channel"] = channel
+    return msgspec.json.encode(body).decode()
+
+
+def subscribe(channels: Sequence[str], products: Sequence[str]) -> list[str]:
+    """Everything a new connection says: a message per channel, and `heartbeats` for liveness.
+
+    Heartbeats come last, so that nothing delays the data; the connection is alive by it already.
+    """
+    return [message("subscribe", channel, products) for channel in channels] + [message("subscribe", "heartbeats")]
+
+
+def spread(products: Sequence[str], size: int = LEVEL2_PRODUCTS_MAX) -> list[list[str]]:
+    """Share the products out over as few connections as the limit allows, evenly, order kept.
+
+    Raises
+    ------
+    DeepwaterError
+        If there is no product, or one is named twice (two connections would write one feed).
+
+    Examples
+    --------
+    >>> [len(group) for group in spread([f"P{i}-USD" for i in range(61)])]
+    [21, 20, 20]
+    """
+    if not products:
+        raise DeepwaterError("no product to record: expected at least one, e.g. BTC-USD")
+    if len(set(products)) < len(products):
+        twice = next(name for name in products if list(products).count(name) > 1)
+        raise DeepwaterError(f"product {twice!r} is named twice: name each product once", product=twice)
+    groups = -(-len(products) // size)
+    base, more = divmod(len(products), groups)
+    starts = [i * base + min(i, more) for i in range(groups + 1)]
+    return [list(products[a:b]) for a, b in pairwise(starts)]
+
+
+class Pacer:
+    """Lets at most `count` turns pass in any `period_s` seconds. For one event loop.
+
+    A connection takes the turns of all its messages BEFORE it connects: the endpoint hangs up on
+    who is silent for 5 seconds, so nothing may have to wait between connecting and subscribing.
+
+    Parameters
+    ----------
+    count : int
+        Turns a period.
+    period_s : float
+        Length of the period in seconds.
+    """
+
+    __slots__ = ("_lock", "_period_s", "_turns")
+
+    def __init__(self, count: int = MESSAGES_PER_SECOND, period_s: float = 1.0) -> None:
+        self._turns: deque[float] = deque([float("-inf")] * count, maxlen=count)
+        self._period_s = period_s
+        self._lock = asyncio.Lock()
+
+    async def take(self, turns: int = 1) -> None:
+        """Wait until `turns` turns are free, and take them (one by one, in order of asking)."""
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            for _ in range(turns):
+                await asyncio.sleep(max(self._turns[0] + self._period_s - loop.time(), 0))
+                self._turns.append(loop.time())

@@ -1,0 +1,108 @@
+"""Each trade once: de-duplication by `trade_id`, in bounded memory.
+
+Trade ids of one product count up by one. Each (re)subscription repeats the last 100 trades, so most
+ids at or below the highest seen are repeats, and a jump upwards says exactly which trades have not
+come. So two things are kept per product: the highest id seen, and the ids below it that are missing.
+
+Rule
+    above the highest   new; the ids jumped over become missing
+    missing             new, though late: stored when it comes, once
+    else                a repeat, or older than the recording: not stored
+
+Memory is bounded: of the missing ids at least the newest `MISSING_MAX` are kept, and at most twice as
+many; an older one that came after all would be taken for a repeat. Rejected: a set of the last N ids
+seen. It needs memory in the ordinary case, and forgets exactly when a long outage makes it matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+__all__ = ["MISSING_MAX", "Hole", "TradeIds"]
+
+MISSING_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Trade ids `first`..`last` (both inclusive) were jumped over."""
+
+    first: int
+    last: int
+
+    @property
+    def lost(self) -> int:
+        """How many trades."""
+        return self.last - self.first + 1
+
+    @property
+    def reason(self) -> str:
+        """One line for the mark (at most 72 bytes for ids of up to 19 digits)."""
+        if self.lost == 1:
+            return f"trade id {self.first} missing"
+        return f"trade ids {self.first}..{self.last} missing"
+
+
+@dataclass(slots=True)
+class TradeIds:
+    """The trade ids of one product. Not thread-safe; one owner.
+
+    Examples
+    --------
+    >>> ids = TradeIds()
+    >>> ids.admit([10, 11, 12])
+    ([True, True, True], [])
+    >>> ids.admit([11, 12, 15])
+    ([False, False, True], [(2, Hole(first=13, last=14))])
+    >>> ids.admit([14, 14, 9])
+    ([True, False, False], [])
+    """
+
+    high: int = -1
+    missing: dict[int, None] = field(default_factory=dict)  # a dict keeps its order: oldest first
+
+    @classmethod
+    def resume(cls, stored: Iterable[int]) -> TradeIds:
+        """The state after `stored` (ids in the order of the feed) was written by an earlier life."""
+        ids = cls()
+        ids.admit(sorted(set(stored)))
+        return ids
+
+    def admit(self, ids: Iterable[int]) -> tuple[list[bool], list[tuple[int, Hole]]]:
+        """Say which of `ids` (oldest first) are new, and which were jumped over.
+
+        Returns
+        -------
+        (list of bool, list of (int, Hole))
+            One flag per id, True = store it; the holes that opened, in order, each with the index in
+            `ids` of the id behind it.
+        """
+        flags: list[bool] = []
+        holes: list[tuple[int, Hole]] = []
+        for index, number in enumerate(ids):
+            if number > self.high:
+                if self.high >= 0 and number > self.high + 1:
+                    holes.append((index, self._jump(number)))
+                self.high = number
+                flags.append(True)
+            elif number in self.missing:
+                del self.missing[number]
+                flags.append(True)
+            else:
+                flags.append(False)
+        return flags, holes
+
+    def withdraw(self, ids: Iterable[int]) -> None:
+        """Take back ids that were admitted but could not be stored: they may come again."""
+        self._miss(ids)
+
+    def _jump(self, number: int) -> Hole:
+        hole = Hole(self.high + 1, number - 1)
+        self._miss(range(max(hole.first, number - MISSING_MAX), number))
+        return hole
+
+    def _miss(self, ids: Iterable[int]) -> None:
+        self.missing.update(dict.fromkeys(ids))
+        if len(self.missing) > 2 * MISSING_MAX:  # seldom, and all at once: a dict is slow to lose its first
+            self.missing = dict.fromkeys(list(self.missing)[-MISSING_MAX:])
