@@ -11,8 +11,9 @@ from typing import Any
 from deepwater import format as fmt
 from deepwater.errors import CorruptFileError, FeedNotFoundError, SchemaError
 from deepwater.files import Directory
+from deepwater.jsontext import load_json
 from deepwater.layout import Layout
-from deepwater.schema import Settings, load_json
+from deepwater.settings import Settings
 
 LAYOUT, SETTINGS = "layout.json", "settings.json"
 FORMAT = f"{fmt.MAJOR}.{fmt.MINOR}"

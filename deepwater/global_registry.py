@@ -22,9 +22,11 @@ from deepwater.errors import CorruptFileError, SchemaError
 from deepwater.feed_files import SETTINGS, Feed
 from deepwater.feed_registry import row_checks
 from deepwater.files import Directory
+from deepwater.jsontext import load_json
 from deepwater.layout import Layout
-from deepwater.schema import FeedSpec, Settings, load_json
+from deepwater.schema import FeedSpec
 from deepwater.segment import Segment
+from deepwater.settings import Settings
 from deepwater.timestamps import now_us
 
 NAME, LOCK = "registry.bin", "registry.lock"

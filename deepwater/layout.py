@@ -22,7 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwater.errors import RecordError, SchemaError
-from deepwater.schema import FeedSpec, Field, check_fields, did_you_mean, load_json, parse_type
+from deepwater.fields import Field, check_fields, parse_type
+from deepwater.jsontext import load_json
+from deepwater.schema import FeedSpec
+from deepwater.wording import did_you_mean
 
 LAYOUT_VERSION = 1
 PADDING_BITS = 0xFF

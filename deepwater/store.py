@@ -14,7 +14,9 @@ from deepwater.errors import CorruptFileError, FeedNotFoundError, SchemaError
 from deepwater.feed_files import FORMAT, Feed, write_feed
 from deepwater.files import Directory
 from deepwater.global_registry import GlobalRegistry
-from deepwater.schema import check_feed_name, did_you_mean, load_json
+from deepwater.jsontext import load_json
+from deepwater.schema import check_feed_name
+from deepwater.wording import did_you_mean
 
 STORE, DATA, LOCK = "store.json", "data", "store.lock"
 _FEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -114,15 +114,19 @@ class Part:
         """Return the position of one of its rows."""
         return self.position + row if self.positions is None else int(self.positions[row])
 
-    def cut(self, start: int, stop: int) -> Part:
-        """Return rows ``start <= i < stop`` as a part of their own; opens nothing."""
+    def cut(self, start: int, stop: int, *, keep: bool = True) -> Part:
+        """Return rows ``start <= i < stop`` as a part of their own; opens nothing.
+
+        With `keep`, this part is opened with it and stays open for other pieces; without, the piece alone
+        keeps what it opens.
+        """
         assert 0 <= start <= stop <= self.rows, (start, stop, self.rows)
-        if (start, stop) == (0, self.rows):
+        if keep and (start, stop) == (0, self.rows):
             return self
         positions = None if self.positions is None else self.positions[start:stop]
         position = self.position_of(start) if start < stop else self.position + start
         array = None if self._array is None else self._array[start:stop]
-        load = None if array is not None else lambda: self.array(keep=False)[start:stop]
+        load = None if array is not None else lambda: self.array(keep=keep)[start:stop]
         return Part(position, stop - start, array, load, self.is_view, positions)
 
     def __repr__(self) -> str:
@@ -269,6 +273,10 @@ class Window:
         return all(part.is_view for part in self._parts)
 
     @property
+    def _keeps(self) -> bool:
+        return len(self._parts) <= KEPT_PARTS
+
+    @property
     def _is_whole(self) -> bool:
         return self.columns == self.layout.names
 
@@ -336,7 +344,7 @@ class Window:
         if start >= stop:
             base = self._position_of(start)
             return self._like([] if base is None else [Part(base, 0, np.empty(0, self.layout.dtype))])
-        return self._like(part.cut(a, b) for part, a, b in self._ranges(start, stop))
+        return self._like(part.cut(a, b, keep=self._keeps) for part, a, b in self._ranges(start, stop))
 
     def _position_of(self, row: int) -> int | None:
         """Return the position of a row, or the one after the last row."""
@@ -377,9 +385,8 @@ class Window:
 
     def _pieces(self, start: int, stop: int) -> Iterator[Array]:
         """Yield rows ``start <= i < stop`` as whole records, part by part."""
-        keep = len(self._parts) <= KEPT_PARTS
         for part, a, b in self._ranges(start, stop):
-            array = part.array(keep=keep)
+            array = part.array(keep=self._keeps)
             yield array if b - a == part.rows else array[a:b]
             del array  # not held while the next one is opened
 
@@ -400,6 +407,7 @@ class Window:
         for piece in pieces:  # as bytes: NumPy copies a dtype with padding field by field
             raw[at : at + len(piece) * size] = piece.view(np.uint8)
             at += len(piece) * size
+            del piece  # not held while the next one is opened
         return self._restricted(raw.view(self.layout.dtype))
 
     def to_numpy(self) -> Array:

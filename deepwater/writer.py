@@ -15,7 +15,6 @@ More than 300 lines because the steps of one write belong side by side.
 from __future__ import annotations
 
 import math
-import operator
 import os
 import struct
 import threading
@@ -56,6 +55,10 @@ _NOT_PLAIN = (struct.error, TypeError, OverflowError, ValueError)
 _FLOATS = frozenset((float, int, np.float64, np.float32))
 _ACCEPTED = {"float64": _FLOATS, "float32": _FLOATS}
 """Types that `struct` stores in a column as `values` would; it checks the other plain columns by itself."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
 def _never_pack(*_: Any) -> None:
@@ -259,7 +262,7 @@ class Writer:
         int
             The position the mark stands before.
         """
-        if lost is not None and (type(lost) is bool or not 0 <= operator.index(lost) < UNKNOWN):
+        if not (lost is None or (_is_whole(lost) and 0 <= lost < UNKNOWN)):
             raise RecordError(f"lost={lost!r}: the number of records missed, or None when unknown", value=lost)
         begin, end = (0 if t is None else instant(t) for t in (from_us, to_us))
         with self._mutex:
@@ -314,7 +317,7 @@ class Writer:
                     f"feed {self.feed!r}: the device refused a sync ({error}); this writer is read-only now: "
                     f"close it, check the device, open a new one", errno=error.errno, feed=self.feed,
                 )  # fmt: skip
-                self._limit = -1
+                self._limit, self._unsure = -1, True
                 raise self._problem from error
             return self._base + count
 

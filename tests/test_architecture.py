@@ -16,7 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = """
-    errors timestamps | schema | layout | arrow frames values | format | files | segment locks
+    errors wording jsontext durations spans timestamps | fields settings infer schema | layout
+    | arrow frames rules values | format | files | segment locks
     | chunk index clockstats spare | feed_files feed_registry global_registry store | chain window
     | search asof marks follow reader | recover flush writer | playback | check | describe platform | apps | cli
 """.replace("|", "").split()

@@ -377,6 +377,11 @@ def test_arrow_types_become_arrays(values: pa.Array, expected: np.ndarray[Any, A
         np.testing.assert_array_equal(found, expected)
 
 
+def test_a_null_that_a_dictionary_has_and_no_row_uses_is_none() -> None:
+    column = pa.DictionaryArray.from_arrays([0, 0], pa.array(["a", None]))
+    assert arrow.columns_from_arrow(pa.table({"x": column}))["x"].tolist() == [b"a", b"a"]
+
+
 def test_whatever_speaks_arrow_is_read() -> None:
     table = pa.table({"x": [1, 2], "y": ["a", "b"]})
     for data in (
@@ -395,10 +400,10 @@ def test_whatever_speaks_arrow_is_read() -> None:
         (pa.chunked_array([[1, 2], [3, None]]), 3),
         (pa.chunked_array([["a"], ["b", None]]), 2),
         (pa.chunked_array([pa.array(["a", None]).dictionary_encode()]), 1),
-        (pa.chunked_array([pa.DictionaryArray.from_arrays([0, 1, 0], pa.array(["a", None]))]), 1),
+        (pa.chunked_array([pa.DictionaryArray.from_arrays([0, 0, 1], pa.array(["a", None]))]), 2),
         (pa.chunked_array([pa.array([AT, AT, None])[1:]]), 1),
         (pa.chunked_array([pa.array([[1, 2], None], pa.list_(pa.int8(), 2))]), 1),
-        (pa.chunked_array([pa.array([[1, 2], [], [3, None]], pa.list_(pa.int8()))]), 2),
+        (pa.chunked_array([pa.array([[1, 2], [], [None, 3]], pa.list_(pa.int8()))]), 2),
         (pa.chunked_array([pa.array([[1, 2], [3, None]], pa.list_(pa.int8(), 2))]), 1),
         (pa.chunked_array([pa.nulls(2)]), 0),
     ],

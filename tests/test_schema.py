@@ -19,15 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwater.errors import FeedNameError, SchemaError
-from deepwater.schema import (
-    FeedSpec,
-    Field,
-    Settings,
-    check_feed_name,
-    did_you_mean,
-    load_json,
-    parse_type,
-)
+from deepwater.fields import Field, parse_type
+from deepwater.jsontext import load_json
+from deepwater.schema import FeedSpec, check_feed_name
+from deepwater.settings import Settings
+from deepwater.wording import did_you_mean
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 T = {"name": "t_us", "type": "uint64"}

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from deepwater.errors import RecordError
+from deepwater.fields import parse_type
 from deepwater.layout import Layout
-from deepwater.schema import parse_type
 from deepwater.values import Packer
 from tests.test_layout import TRADES, specs
 

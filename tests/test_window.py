@@ -183,11 +183,12 @@ def test_only_what_is_asked_for_is_opened_and_once() -> None:
 def test_a_piece_of_a_part_opens_it_for_both() -> None:
     source = Source(trades(10))
     whole = Window(TRADES, source.parts, clock="proc_us")
-    piece = whole[2:4]
+    piece, same = whole[2:4], whole[:]
     assert np.shares_memory(piece.to_numpy(), source.records)
     piece.to_numpy(), piece["price"]
-    assert source.opened == [1]
     assert whole[5:6].to_numpy()["trade_id"] == 805
+    same.to_numpy(), whole.to_numpy(), whole[3:][1:].to_numpy()
+    assert source.opened == [1]
 
 
 def test_a_pass_over_very_many_parts_holds_none_of_them() -> None:
@@ -209,18 +210,24 @@ def test_a_pass_over_very_many_parts_holds_none_of_them() -> None:
         parts = [Part(2 * i, 2, load=lambda i=i: load(i)) for i in range(3000)]  # type: ignore[misc]
         return Window(TRADES, parts, clock="proc_us")
 
-    for use in (
-        lambda win: sum(len(array) for array in win),
-        lambda win: win.to_numpy(),
-        lambda win: win.to_pandas(),
-        lambda win: win.to_arrow(),
-        lambda win: win["price"],
-        lambda win: sum(len(array) for array in win.arrays(7)),
-        pa.table,
+    def walk(win: Window) -> None:
+        for i in range(0, len(win), 100):
+            win[i + 1 : i + 9].to_numpy()
+            assert win[i]["trade_id"] == 800 + i % 2
+
+    for use, limit in (
+        (lambda win: sum(len(array) for array in win), 2),  # the loop holds one while the next is opened
+        (lambda win: win.to_numpy(), 1),
+        (lambda win: win.to_pandas(), 1),
+        (lambda win: win.to_arrow(), 1),
+        (lambda win: win["price"], 1),
+        (lambda win: sum(len(array) for array in win.arrays(7)), 1),
+        (pa.table, 1),
+        (walk, 6),
     ):
-        most = 0
-        use(make())
-        assert most <= 3 and not alive
+        most, win = 0, make()
+        use(win)
+        assert most <= limit and not alive, (most, limit)
 
 
 def test_a_chunk_that_is_gone_is_an_error_only_where_it_is_touched() -> None:
@@ -265,7 +272,7 @@ def test_threads_may_touch_one_part_at_once() -> None:
 
 def test_one_slice_gives_read_only_views() -> None:
     records = trades(100)
-    win = window_of(records)
+    win = Window(TRADES, [Part(0, 100, records)], clock="proc_us")
     views = [win.to_numpy(), win["price"], win["side"], np.asarray(win), next(iter(win)), *win.arrays(30)]
     views += [win[["price"]].to_numpy(), win[10:20].to_numpy(), win[10:20]["price"], np.array(win, copy=False)]
     for view in views:

@@ -1,0 +1,46 @@
+"""Words that messages about names and values share: what was found, cut to size, and what was meant.
+
+It knows nothing of what it names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import Final
+
+_REPR: Final = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+
+
+def did_you_mean(word: object, choices: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the nearest of `choices`, or an empty string.
+
+    >>> did_you_mean("feed_nme", ["feed_name", "fields"])
+    "; did you mean 'feed_name'?"
+    """
+    near = difflib.get_close_matches(word, list(choices), n=1) if isinstance(word, str) else []
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def short(value: object) -> str:
+    r"""Return how `value` looks, in ASCII and at most 80 letters: JSON, names, settings.
+
+    >>> short("5 µs"), len(short("a" * 1000))
+    ("'5 \\xb5s'", 80)
+    """
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def shown(value: object) -> str:
+    """Return how `value` looks, at most 60 letters, even if it is an array or an int of any length.
+
+    >>> len(shown("a" * 1000))
+    60
+    """
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # an int of more digits than Python is willing to print
+        return f"<{type(value).__name__}>"
