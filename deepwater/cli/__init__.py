@@ -1,0 +1,23 @@
+"""The command line: ``deepwater``, or ``python -m deepwater.cli``.
+
+Left to right, a module imports only modules to its left::
+
+    failures output text -> cells -> rows binary -> query store -> status -> services demo -> arguments -> entry
+
+Promises of every command
+    - data goes to stdout, talk to stderr;
+    - it exits with 0; 1 if the work failed (a `DeepwaterError`, an error of the operating system);
+      2 if the command line is wrong; 130 after Ctrl-C;
+    - a failure is one line that says what, where and the way out, and no traceback: DEEPWATER_DEBUG=1
+      shows it. With ``--json`` the line is a JSON object;
+    - who reads stdout may stop reading: that is no failure, and nothing is said about it.
+
+The commands of the store need nothing but the library itself, `record`, `exchange` and `demo` the
+extra ``deepwater[apps]``. Nothing is loaded before the command is known: `--help` costs no NumPy.
+"""
+
+from __future__ import annotations
+
+from deepwater.cli.entry import main
+
+__all__ = ["main"]

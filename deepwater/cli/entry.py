@@ -1,0 +1,89 @@
+"""The entry point: understand the command line, run the command, say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deepwater.cli import arguments, failures, output
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Its words, without the program's name. Default those of the process.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 (failed), 2 (wrong command line) or 130 (interrupted). Never raises.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        output.keep_standard_descriptors()
+        return _guarded(words)
+    except KeyboardInterrupt:  # once more, while the first was being reported
+        output.abandon_stdout()
+        return failures.INTERRUPTED
+
+
+def _guarded(words: list[str]) -> int:
+    as_json = arguments.wants_json(words)
+    try:
+        code = _run(words)
+    except BaseException as error:  # noqa: BLE001 - a person at a terminal is owed one line, whatever it is
+        code = _report(error, as_json)
+    try:
+        output.flush()
+    except (output.PipeClosed, OSError) as error:
+        code = code or _report(error, as_json)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    args = arguments.parse(words)
+    module, _, name = args.run.partition(":")
+    command: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"deepwater.cli.{module}"), name)
+    with _warnings_said():
+        return command(args)
+
+
+def _report(error: BaseException, as_json: bool) -> int:
+    """Say what went wrong, if anything did, and return the exit code."""
+    if isinstance(error, output.PipeClosed):
+        output.abandon_stdout()
+        return failures.OK
+    if isinstance(error, SystemExit):  # argparse has shown its help or its version
+        return error.code if isinstance(error.code, int) else failures.OK
+    if isinstance(error, KeyboardInterrupt):
+        if failures.is_debugging():
+            output.say(failures.describe(error, as_json=as_json))
+        return failures.INTERRUPTED
+    output.say(failures.describe(error, as_json=as_json))
+    return failures.USAGE if isinstance(error, failures.UsageError) else failures.FAILED
+
+
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """Show what the library warns of (never more than that) as lines on stderr."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, UserWarning):
+            output.say(f"deepwater: warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,120 @@
+"""The command query: records of a time range, in the form asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from typing import IO
+
+from deepwater.cli import output
+from deepwater.cli.failures import OK, UsageError
+from deepwater.cli.text import terminal_width
+from deepwater.errors import TimeFormatError
+from deepwater.platform import Platform
+from deepwater.reader import Reader
+from deepwater.timestamps import MAX_US, format_us, guess_unit
+from deepwater.window import Coverage, Window
+
+__all__ = ["query"]
+
+_PROG = "deepwater query"
+_ENDINGS = {
+    ".txt": "table", ".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
+    ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
+}  # fmt: skip
+# The library's message also lists what only Python has.
+_TIMES = "a time is 2026-08-09, 2026-08-09T05:23:42.5, 05:23 (today), now, -15min, or 15 to 20 digits of us; UTC"
+_DURATIONS = "--last is a duration as 250ms, 5m, 1h30m, 2d, or a number of rows"
+_MICROSECONDS = re.compile(r"[0-9]{15,20}")
+
+
+def query(args: argparse.Namespace) -> int:
+    """Print or write the records of a time range. None is an answer too: exit code 0."""
+    form = _form(args)
+    with Platform(args.base_path) as dw, dw.create_reader(args.feed) as reader:
+        window = _window(reader, args)
+        empty = not len(window)
+        if args.limit is not None:
+            window = window[: args.limit]
+        with output.destination(args.output, force=args.force) as out:
+            note = _write(window, out, form, args)
+    if empty and form != "json":
+        note = _about_nothing(args.feed, window.coverage)
+    if note:
+        output.say(note)
+    return OK
+
+
+def _form(args: argparse.Namespace) -> str:
+    """Return the format: the one named, else what the file's ending says, else a table."""
+    if args.json:
+        return "json"
+    to_file = not _is_stdout(args.output)
+    form: str | None = args.format
+    if form is None:
+        ending = os.path.splitext(args.output)[1].lower() if to_file else ".txt"
+        form = _ENDINGS.get(ending)
+    if form is None:
+        raise UsageError(f"-o {args.output}: its ending tells no format; add --format", _PROG)
+    if form in ("parquet", "arrow") and not to_file and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError(f"{form} is binary and this is a terminal: add -o FILE, or pipe it", _PROG)
+    return form
+
+
+def _window(reader: Reader, args: argparse.Namespace) -> Window:
+    if args.last is not None and (args.start is not None or args.end is not None):
+        raise UsageError("--last counts back from the newest record: leave --start and --end out", _PROG)
+    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
+    try:
+        if args.last is not None:
+            last = int(args.last) if re.fullmatch(r"[0-9]{1,18}", args.last) else args.last
+            return reader.read(last=last, clock=args.clock, columns=columns)
+        return reader.read(_time(args.start), _time(args.end), clock=args.clock, columns=columns)
+    except TimeFormatError as error:
+        forms = _DURATIONS if args.last is not None else _TIMES
+        raise TimeFormatError(f"{error.message.partition('; accepted are')[0]}; {forms}", **error.parts) from error
+
+
+def _time(text: str | None) -> str | int | None:
+    """A time as `Reader.read` takes it. 15 to 20 digits are µs; fewer may be seconds, and are refused there."""
+    return int(text) if text is not None and _MICROSECONDS.fullmatch(text) else text
+
+
+def _write(window: Window, out: IO[bytes], form: str, args: argparse.Namespace) -> str:
+    """Write the window, and return what is to be said about that."""
+    from deepwater.cli import binary, rows
+
+    to_stdout = _is_stdout(args.output)
+    if form == "csv":
+        rows.write_csv(window, out)
+    elif form == "json":
+        rows.write_json(window, out)
+    elif form == "parquet":
+        binary.write_parquet(window, out)
+    elif form == "arrow":
+        binary.write_arrow(window, out, stream=to_stdout)
+    else:
+        return rows.write_table(
+            window, out, everything=args.limit is not None or not to_stdout, chosen=args.columns is not None,
+            width=terminal_width() if to_stdout else None,
+        )  # fmt: skip
+    return ""
+
+
+def _is_stdout(path: str | None) -> bool:
+    return path in (None, "-")
+
+
+def _about_nothing(feed: str, coverage: Coverage | None) -> str:
+    """Say why there is no row: what was asked for and what there is."""
+    if coverage is None or not coverage.records:
+        return f"no rows: feed {feed} is empty"
+    if coverage.lo > coverage.hi:
+        return "no rows: --start is after --end"
+    covers = f"{format_us(coverage.first_us)} to {format_us(coverage.last_us)}"
+    text = f"no rows: feed {feed} covers {covers} ({coverage.records:,} records)"
+    asked = [bound for bound in (coverage.lo, coverage.hi) if 0 < bound < MAX_US]
+    hints = [f"{bound} looks like {unit}, times are in us" for bound in asked if (unit := guess_unit(bound))]
+    return "; ".join([text, *hints])

@@ -1,0 +1,153 @@
+"""record and exchange as processes; and what is said without the extra `apps`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cli_kit import COMMAND, deepwater, environment, one_line
+
+from deepwater import Platform, cli
+from processes import run_python
+
+MARKET = ["--port", "0", "--rate", "100", "--duration", "100"]
+
+
+@contextmanager
+def started(*words: object) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs beside the test; killed and reaped if it is still there at the end."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_what_is_recorded_is_there(tmp_store: Path) -> None:
+    with started("exchange", *MARKET, "--product", "BTC-USD", "--fault", "drop@50") as exchange:
+        uri = first_line(exchange)
+        assert uri.startswith("ws://127.0.0.1:")
+        words = ["--uri", uri, "--product", "BTC-USD", "--base-path", tmp_store, "--duration", "2"]
+        done = deepwater("record", "coinbase", *words, "--json")
+        totals = json.loads(done.stdout)
+        assert done.stderr == "" and totals["stopped"] == "duration" and totals["gaps"] == 1
+        with Platform(tmp_store) as dw:
+            assert {name: len(dw[name]) for name in dw.list_feeds()} == totals["feeds"]
+            assert len(dw["CB-TRADES-BTC-USD"]) == totals["trades"] >= 100
+        # Once more, for people: it goes on with the feeds.
+        done = deepwater("record", "coinbase", *words, "--channel", "market_trades")
+        assert done.stdout == ""
+        said = done.stderr.splitlines()
+        assert said[0].startswith(f"recording BTC-USD from {uri} into {tmp_store}; Ctrl-C")
+        assert said[-1].startswith("ended by duration: 2.") and said[-1].endswith("all is flushed")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_a_recording_and_nothing_is_lost(number: signal.Signals, code: int, tmp_store: Path) -> None:
+    with started("exchange", *MARKET) as exchange:
+        words = ["--uri", first_line(exchange), "--product", "ETH-USD", "--base-path", tmp_store, "--json"]
+        with started("record", "coinbase", *words) as recorder, Platform(tmp_store) as dw:
+            while "CB-L2-ETH-USD" not in dw.list_feeds():
+                assert recorder.poll() is None
+            with dw["CB-L2-ETH-USD"] as reader:
+                next(reader.follow("earliest", timeout=60))
+                recorder.send_signal(number)
+                out, said = recorder.communicate(timeout=60)
+                assert recorder.returncode == code and said == ""
+                totals = json.loads(out)
+                assert totals["stopped"] == number.name
+                assert len(reader) == totals["feeds"]["CB-L2-ETH-USD"] > 0
+        exchange.send_signal(signal.SIGINT)
+        assert exchange.wait(60) == 130
+        assert exchange.stderr is not None
+        assert "Traceback" not in exchange.stderr.read()
+
+
+def test_an_endpoint_that_never_answers_is_a_failure_in_the_end(tmp_store: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        uri = f"ws://127.0.0.1:{taken.getsockname()[1]}"
+        words = ["--uri", uri, "--product", "BTC-USD", "--base-path", tmp_store, "--duration", "1"]
+        done = deepwater("record", "coinbase", *words, code=1)
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith(f"deepwater: error: nothing came from {uri} in 1 s: connection lost: ")
+        done = deepwater("record", "coinbase", *words, "--json", code=1)
+        assert f"nothing came from {uri}" in json.loads(done.stderr.splitlines()[-1])["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--uri", "http://x", "--product", "BTC-USD"], "is not a websocket address"),
+        (["--uri", "ws://127.0.0.1:1", "--product", "a/b"], "feed name 'CB-L2-a/b' is not allowed"),
+        (["--uri", "ws://127.0.0.1:1", "--product", "X", "--product", "X"], "named twice"),
+    ],
+)
+def test_a_recording_that_cannot_be(words: list[str], said: str, tmp_store: Path) -> None:
+    done = deepwater("record", "coinbase", *words, "--base-path", tmp_store, "--duration", "5", code=1)
+    assert said in done.stderr.splitlines()[-1]
+
+
+def test_an_exchange_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for words, said in (
+            (["--port", port], f"can not listen at 127.0.0.1:{port}"),
+            (["--port", "0", "--fault", "explode@3"], "fault 'explode@3'"),
+            (["--port", "0", "--depth", "1"], "depth 1"),
+            (["--port", "0", "--tape", str(tmp_path / "none")], "none"),
+        ):
+            assert deepwater("exchange", *words, code=1).stdout == ""
+            assert cli.main(["exchange", *words]) == 1
+            assert said in one_line(capfd.readouterr().err)
+
+
+# --- without the extra -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["websockets", "msgspec"])
+@pytest.mark.parametrize("words", [["demo"], ["exchange", "--port", "0"], ["record", "coinbase", "--product", "X"]])
+def test_without_the_extra_one_line_says_how_to_get_it(words: list[str], missing: str) -> None:
+    done = run_python(
+        """
+        import sys
+        sys.modules[sys.argv[1]] = None  # as if it were not installed
+        from deepwater.cli import main
+        sys.exit(main(sys.argv[2:]))
+        """,
+        missing, *words, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == ""
+    wanted = f"""needs the package '{missing}', which is not installed: pip install "deepwater[apps]"\n"""
+    assert done.stderr == f"deepwater: error: {words[0]} {wanted}"
+
+
+def test_the_commands_of_the_store_need_no_extra(tmp_store: Path) -> None:
+    done = run_python(
+        """
+        import sys
+        for name in ("websockets", "msgspec", "rich", "textual"):
+            sys.modules[name] = None
+        from deepwater.cli import main
+        sys.exit(main(["feeds", "--base-path", sys.argv[1]]) or main(["--help"]))
+        """,
+        tmp_store,
+    )
+    assert "no feeds in" in done.stderr
