@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -553,3 +553,19 @@ def decompressed(path: str, compression: str) -> Any:
     import pyarrow as pa
 
     return pa.input_stream(path, compression=compression)
+
+
+def write(out: IO[bytes], form: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write batches to a binary file as they come.
+
+    Parameters
+    ----------
+    form : {"parquet", "file", "stream"}
+        Parquet, a row group a batch; or Arrow IPC, as a file (Feather 2) or as a stream.
+    """
+    from pyarrow import ipc, parquet
+
+    opened: dict[str, Any] = {"parquet": parquet.ParquetWriter, "file": ipc.new_file, "stream": ipc.new_stream}
+    with opened[form](out, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)

@@ -49,7 +49,10 @@ class _ClockTable:
         self.reach: list[int] = np.maximum.accumulate(highs).tolist()
         self.floor: list[int] = np.minimum.accumulate(lows[::-1])[::-1].tolist()
 
-    def append(self, bounds: fmt.ClockBounds, held: bool) -> None:
+    def enter(self, index: int, bounds: fmt.ClockBounds, held: bool) -> None:
+        """Make `bounds` those of the last chunk, number `index`."""
+        for column in (self.lows, self.highs, self.unsorted, self.reach, self.floor):
+            del column[index:]
         low, high = (bounds.low, bounds.high) if held else (_MAX_US, 0)
         self.lows.append(low)
         self.highs.append(high)
@@ -108,9 +111,10 @@ class Chain:
             return self.end
         count, sealed = tail.state()
         while sealed:
-            self._append(tail.seal())
-            self._keep(len(self._bases) - 1, tail)
-            self.tail = tail = self._successor(tail.id, tail.base + count)
+            seal, following = tail.seal(), self._successor(tail.id, tail.base + count)
+            self._append(tail.id - self._first_id, seal)
+            self._keep(tail.id - self._first_id, tail)
+            self.tail = tail = following
             count, sealed = tail.state()
         self._tail_count = count
         self.end = tail.base + count
@@ -142,12 +146,14 @@ class Chain:
             )
         return chunk
 
-    def _append(self, seal: fmt.Seal) -> None:
+    def _append(self, index: int, seal: fmt.Seal) -> None:
+        """Enter a sealed chunk. Interrupted anywhere, doing it again gives the same table."""
+        del self._seals[index - len(self._rows) :], self._counts[index:], self._bases[index:]
         self._seals.append(seal)
-        self._bases.append(seal.base_position)
         self._counts.append(seal.records)
+        self._bases.append(seal.base_position)
         for clock, table in self._clocks.items():
-            table.append(seal.clocks[clock], seal.records > 0)
+            table.enter(index, seal.clocks[clock], seal.records > 0)
 
     # --- chunks ----------------------------------------------------------------------------------
 
@@ -234,9 +240,10 @@ class Chain:
     def _clock(self, clock: int) -> _ClockTable:
         table = self._clocks.get(clock)
         if table is None:
-            table = self._clocks[clock] = _ClockTable(self._rows, clock)
-            for seal in self._seals:
-                table.append(seal.clocks[clock], seal.records > 0)
+            table = _ClockTable(self._rows, clock)
+            for index, seal in enumerate(self._seals, len(self._rows)):
+                table.enter(index, seal.clocks[clock], seal.records > 0)
+            self._clocks[clock] = table
         return table
 
     def bounds(self, index: int, clock: int) -> fmt.ClockBounds:

@@ -156,7 +156,7 @@ class Chunk:
     @property
     def durable(self) -> int:
         """Records of this chunk known to be on the device."""
-        return min(self.segment.words[fmt.DURABLE], self.capacity)
+        return min(self.segment.words[fmt.DURABLE] & fmt.COUNT_MASK, self.capacity)
 
     @property
     def heartbeat_us(self) -> int:
@@ -207,9 +207,14 @@ class WritableChunk(Chunk):
         self.buffer.release()
         super().close()
 
-    def own(self, held: bool = True) -> None:
-        """Write down this process as the one that holds (or held) the feed."""
-        self.segment.write(*fmt.pack_owner(this_owner(os.fstat(self.segment.fd), held)))
+    def own(self) -> None:
+        """Write down this process as the one that holds the feed."""
+        self.segment.write(*fmt.pack_owner(this_owner(os.fstat(self.segment.fd))))
+
+    def disown(self) -> None:
+        """Write down that this process held the feed and let it go; nothing if the chunk is closed."""
+        if self.segment.fd >= 0:
+            self.segment.write(*fmt.pack_owner(this_owner(os.fstat(self.segment.fd), held=False)))
 
     def put(self, row: int, data: memoryview) -> None:
         """Copy packed records into the unpublished slots from `row` on.

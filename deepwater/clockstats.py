@@ -81,6 +81,7 @@ class ClockStats:
 
     def take_one(self, clock: int, value: int, count: int) -> None:
         """Take in one value that is out of order, below all others, or above the guard."""
+        value = int(value)
         state = self.states[clock]
         if not state[SORTED] and value >= state[HIGH]:
             state[HIGH] = value

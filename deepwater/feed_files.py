@@ -92,9 +92,11 @@ def _parse_layout(data: bytes, path: str) -> tuple[str, Layout, fmt.Ids, int]:
         ids = fmt.Ids(bytes.fromhex(about["store_id"]), b"", bytes.fromhex(about["incarnation"]))
         ids = ids._replace(feed=feed_id(ids.store, about["feed_name"]))
         layout, created = Layout.from_json(about["layout"]), int(about["created_us"])
-        return about["feed_name"], layout, ids, created
     except (KeyError, TypeError, ValueError) as error:
         raise _corrupt(path, f"not a feed's description: {error}") from error
+    if not 0 <= created < 2**64:
+        raise _corrupt(path, f"created_us {created} is no time")
+    return about["feed_name"], layout, ids, created
 
 
 def read_settings(directory: Directory) -> Settings:

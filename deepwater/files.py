@@ -152,11 +152,12 @@ class Directory:
                 view = view[os.write(fd, view) :]
 
     @contextlib.contextmanager
-    def new(self, name: str, size: int = 0):  # type: ignore[no-untyped-def]  # a generator: typed by its decorator
+    def new(self, name: str, size: int = 0, *, replace: bool = True):  # type: ignore[no-untyped-def]  # a generator: typed by its decorator
         """A descriptor of a new file of `size` allocated bytes that becomes `name` on exit.
 
         Temporary name, allocation, the caller's writes, fsync, rename, fsync of the directory.
-        On any failure the temporary file is removed and whatever `name` was stays.
+        On any failure the temporary file is removed and whatever `name` was stays. With `replace`
+        False it is a FileExistsError if there is a file of that name already.
         """
         temporary = f"{TEMPORARY}{uuid.uuid4().hex}"
         fd = -1
@@ -166,7 +167,11 @@ class Directory:
                 allocate(fd, 0, size)
             yield fd
             sync(fd)
-            os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            if replace:
+                os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            else:
+                os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+                os.unlink(temporary, dir_fd=self.fd)
             self.sync()
         except BaseException as error:
             with contextlib.suppress(FileNotFoundError):

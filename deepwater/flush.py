@@ -10,7 +10,10 @@ from deepwater.segment import Segment
 
 
 def flush_chunk(segment: Segment, count: int) -> None:
-    """Sync a chunk's records, and only then say that `count` of them are durable."""
+    """Sync a chunk's records, and only then say that `count` of them are durable.
+
+    `count` has the SEALED bit once the seal was there to be synced too.
+    """
     sync(segment.fd)
     segment.words[fmt.DURABLE] = count
     sync(segment.fd)
@@ -24,7 +27,7 @@ def _undurable(directory: Directory, below: int, ids: fmt.Ids) -> list[int]:
             segment = Segment.open(directory, chunk_name(chunk_id), fmt.CHUNK, ids)
         except FileNotFoundError:
             break
-        durable = segment.words[fmt.DURABLE] == segment.count()
+        durable = segment.words[fmt.DURABLE] == segment.words[fmt.COMMIT]
         segment.close()
         if durable:
             break
@@ -45,6 +48,6 @@ def _flush_sealed(directory: Directory, chunk_id: int, ids: fmt.Ids) -> None:
     marks.close()
     segment = Segment.open(directory, chunk_name(chunk_id), fmt.CHUNK, ids, writable=True)
     try:
-        flush_chunk(segment, segment.count())
+        flush_chunk(segment, segment.words[fmt.COMMIT])
     finally:
         segment.close()

@@ -98,7 +98,8 @@ Live words (offset 4096)
 ------------------------
 ====== ==== ===================== ==========================================================
 4096   8    commit                ``count | SEALED << 63``
-4160   8    durable               records known to be on the device; set after the sync returns
+4160   8    durable               records known to be on the device; set after the sync returns, with
+                                  ``SEALED << 63`` once that sync took the seal along
 4224   8    claim                 RING: end of the range being overwritten; else 0
 4288   128  owner                 pid 8, start 8 (clock ticks after boot), boot_id 16, inode 8,
                                   device 8, since_us 8, host 64, state 4 (1 held, 0 released),

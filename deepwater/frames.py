@@ -274,7 +274,7 @@ def asof_frame(layout: Layout, clock: str, times: Array, positions: Array, recor
     times : numpy.ndarray of uint64
         The index, as ``datetime64[us, UTC]``.
     positions : numpy.ndarray of int64
-        -1 where there is no record; the column `position`.
+        -1 where there is no record; the column `position` (`position_` if the feed has one of that name).
     records : numpy.ndarray
         The records found, in order.
 
@@ -299,7 +299,7 @@ def asof_frame(layout: Layout, clock: str, times: Array, positions: Array, recor
         rows[~found] = -1
         df = df.reindex(rows)
     df.index = _times("time", times, "time")
-    df.insert(0, "position", positions)
+    df.insert(0, "position" if "position" not in layout.names else "position_", positions)
     return df
 
 
@@ -309,6 +309,6 @@ def table(rows: list[dict[str, Any]], index: str) -> pd.DataFrame:
 
     df = pd.DataFrame(rows, columns=None if rows else [index])
     for name in [name for name in df.columns if name.endswith("_us")]:
-        values = [None if not value else int(value) for value in df[name].where(df[name].notna(), None)]
+        values = [int(row[name]) if row.get(name) else None for row in rows]  # pandas made floats of them
         df[name] = pd.to_datetime(pd.Series(values, dtype="Int64"), unit="us", utc=True)
     return df.set_index(index)

@@ -148,8 +148,9 @@ class MarkIndex:
 
     def flush(self) -> None:
         """Bring the marks to the device."""
-        if self._segment is not None:
-            sync(self._segment.fd)
+        segment = self._open(create=False)
+        if segment is not None:
+            sync(segment.fd)
 
     def close(self) -> None:
         """Drop the mapping."""

@@ -78,6 +78,11 @@ class Lock:
         """Of the locked file: compare it with the path's to see that it was not replaced."""
         return os.fstat(self._fd)
 
+    @property
+    def released(self) -> bool:
+        """Whether it was let go."""
+        return self._fd < 0
+
     def release(self) -> None:
         """Let go. Idempotent."""
         if self._fd >= 0:

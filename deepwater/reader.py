@@ -205,7 +205,7 @@ class Reader:
         if start is not None or end is not None:
             raise TimeFormatError("last= counts back from the newest record: leave start and end out", value=last)
         chain = self._chain
-        if isinstance(last, (int, np.integer)) and not isinstance(last, bool):
+        if isinstance(last, int | np.integer) and not isinstance(last, bool | np.timedelta64):
             end_position: int = chain.refresh()
             return self._window(
                 search.rows_between(chain, max(0, end_position - int(last)), end_position), number, columns
@@ -226,7 +226,7 @@ class Reader:
 
     def _checked(self, position: int) -> int:
         """A position as an int; one of another life of the feed is refused."""
-        if isinstance(position, bool) or not isinstance(position, (int, np.integer)):
+        if isinstance(position, bool | np.timedelta64) or not isinstance(position, int | np.integer):
             raise TypeError(f"a position is an integer, not {position!r}")
         if isinstance(position, Position) and position.incarnation not in ("", self.incarnation):
             raise RecordError(

@@ -39,6 +39,7 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     CorruptFileError
         A chunk is missing or damaged: nothing is removed or written then.
     """
+    _remove_temporaries(directory)
     rows = read_rows(directory, feed.name, feed.layout, feed.ids)
     ids = chunk_ids(directory)
     rows, active = _walk(directory, feed, rows, ids)
@@ -59,6 +60,7 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
 def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int]) -> tuple[Rows, Chunk | None]:
     """From the last registered chunk to the first that is not sealed."""
     if not ids and not len(rows):
+        _refuse_orphan_index(directory)
         return rows, None
     chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else ids[0]
     base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None
@@ -98,7 +100,19 @@ def _remove_beyond(directory: Directory, last: int, ids: list[int]) -> None:
     for chunk_id in sorted({i for i in (*ids, *indexes) if i > last}, reverse=True):
         directory.remove(index_name(chunk_id))
         directory.remove(chunk_name(chunk_id))
-    for name in names:
+
+
+def _refuse_orphan_index(directory: Directory) -> None:
+    """Marks without a chunk prove that there was one: an index is made after its chunk and removed before it."""
+    for name in directory.names():
+        if _INDEX.fullmatch(name):
+            path, reason = directory.name_of(name), "its chunk is missing"
+            raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason)
+
+
+def _remove_temporaries(directory: Directory) -> None:
+    """Remove what a killed writer was making; a second name of a chunk among it."""
+    for name in directory.names():
         if name.startswith(TEMPORARY):
             directory.remove(name)
 

@@ -93,7 +93,7 @@ def _picked(chain: Chain, index: int, base: int, rows: npt.NDArray[np.intp]) -> 
         return Part(base + first, len(rows), records[first : last + 1])
     copy = np.ascontiguousarray(records).view(f"V{records.dtype.itemsize}")[rows].view(records.dtype)
     copy.flags.writeable = False
-    return Part(base + first, len(rows), copy, is_view=False, positions=base + rows)
+    return Part(base + first, len(rows), copy, is_view=False, positions=(base + rows).astype(np.uint64))
 
 
 def position_at_least(chain: Chain, clock: int, time: int) -> int:

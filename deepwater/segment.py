@@ -81,8 +81,10 @@ class Segment:
         ------
         StorageFullError
             No space; nothing is left behind.
+        FileExistsError
+            There is a file of that name; it stays as it is.
         """
-        with directory.new(name, identity.file_size) as fd:
+        with directory.new(name, identity.file_size, replace=False) as fd:
             os.pwrite(fd, fmt.pack_identity(identity), 0)
             os.pwrite(fd, static.pack(), identity.static_offset)
 
@@ -232,7 +234,7 @@ def read_header(fd: int, size: int, path: str) -> tuple[fmt.Identity, fmt.Static
     """
     head = os.pread(fd, fmt.HEADER_READ, 0)
     identity = fmt.parse_identity(head, path)
-    wrong = size < identity.file_size if identity.kind in fmt.GROWING else size != identity.file_size
+    wrong = size < identity.file_size or size % fmt.PAGE if identity.kind in fmt.GROWING else size != identity.file_size
     if wrong:
         reason = f"{size} bytes, the header says {identity.file_size}: the file was cut or extended"
         raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason)

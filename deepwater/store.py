@@ -60,6 +60,8 @@ class Store:
     @classmethod
     def make(cls, path: str) -> Store:
         """Open a store, making it (directories 0700) if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)  # a path that is too long is refused here, by its name
         os.makedirs(path, mode=0o700, exist_ok=True)
         with Directory(os.path.realpath(path)) as base:
             if not base.exists(STORE) or not base.exists(DATA):
@@ -91,6 +93,9 @@ class Store:
             return Directory(name, parent=self.data)
         except FileNotFoundError:
             raise self.not_found(name) from None
+        except PermissionError as error:
+            error.filename = self.data.name_of(name)
+            raise
         except OSError as error:
             path = self.data.name_of(name)
             reason = "not a directory (links are not followed inside a store)"

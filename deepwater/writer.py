@@ -32,10 +32,11 @@ from deepwater.chunk import (
     PREFAULT_BYTES,
     PWRITE_BYTES,
     WritableChunk,
+    chunk_name,
     create_chunk,
 )
 from deepwater.clockstats import FEW_ROWS, GUARD, HIGH, LOW, SORTED, ClockStats, stamps_of
-from deepwater.errors import ClosedError, DurabilityError, RecordError, SchemaError
+from deepwater.errors import ClosedError, DeepwaterError, DurabilityError, RecordError, SchemaError
 from deepwater.feed_files import Feed, read_settings, write_settings
 from deepwater.feed_registry import FeedRegistry, make_row
 from deepwater.files import Directory
@@ -114,7 +115,7 @@ class Writer:
             0,
         )
         self._entered = -math.inf
-        self._unsure = False
+        self._unsure = self._is_foreign = False
         self._take_place()
         watch_fork(self)
 
@@ -159,11 +160,13 @@ class Writer:
         StorageFullError, DurabilityError, ClosedError
         """
         with self._mutex:
-            count = self._count
-            if create_index or self._unsure or count >= self._limit:
-                record = self._packer.check_bytes(self._packer.pack_values(values))
-                return self._append(record, create_index, length_known=False)
+            if self._unsure:
+                self._check()
             self._unsure = True
+            count = self._count
+            if create_index or count >= self._limit:
+                self._unsure = False
+                return self._append_one(values, create_index)
             stamps: Sequence[Any] = values
             at = self._offset + count * self._size
             try:
@@ -178,6 +181,8 @@ class Writer:
             try:
                 for column, clock, state in self._clocks:
                     value = stamps[column]
+                    if type(value) is not int:  # arithmetic on a NumPy scalar would wrap
+                        value = int(value)
                     if value >= state[HIGH]:
                         state[HIGH] = value
                         if value > state[GUARD]:
@@ -186,7 +191,7 @@ class Writer:
                         self._stats.take_one(clock, value, count)
             except TypeError:  # an integer to `struct`, but nothing that can be compared
                 self._settle()
-                return self._append(self._packer.check_bytes(self._packer.pack_values(values)), create_index)
+                return self._append_one(values, False)
             self._words[fmt.HEARTBEAT] = now
             self._publish(count + 1)
             self._count = count + 1
@@ -265,11 +270,12 @@ class Writer:
         if not (lost is None or (_is_whole(lost) and 0 <= lost < UNKNOWN)):
             raise RecordError(f"lost={lost!r}: the number of records missed, or None when unknown", value=lost)
         begin, end = (0 if t is None else instant(t) for t in (from_us, to_us))
+        count = UNKNOWN if lost is None else int(lost)
         with self._mutex:
             self._check()
             position = self._base + self._count
-            count = UNKNOWN if lost is None else int(lost)
-            self._marks.append(pack_mark(position, end or now_us(), count, GAP, begin, end, reason))
+            mark = pack_mark(position, end or now_us(), count, GAP, begin, end, reason)
+            self._guarded(lambda: self._marks.append(mark))
             return position
 
     def resize_chunk_size(self, chunk_size_bytes: int) -> None:
@@ -277,15 +283,15 @@ class Writer:
 
         Positions go on; readers notice nothing. The setting is stored.
         """
-        settings = read_settings(self._directory).replace(chunk_size_bytes=chunk_size_bytes)
+        self.settings.replace(chunk_size_bytes=chunk_size_bytes)  # refuses what is no size
         if chunk_size_bytes < self._size:
             raise SchemaError(
                 f"feed {self.feed!r}: chunk_size_bytes {chunk_size_bytes} is less than one record ({self._size} bytes)"
             )
         with self._mutex:
             self._check()
-            write_settings(self._directory, settings)
-            self.settings = settings
+            self.settings = read_settings(self._directory).replace(chunk_size_bytes=chunk_size_bytes)
+            write_settings(self._directory, self.settings)
             self._drop_spare()
             if self._chunk.capacity != max(1, chunk_size_bytes // self._size):
                 self._guarded(self._rotate)
@@ -322,20 +328,23 @@ class Writer:
             return self._base + count
 
     def close(self) -> None:
-        """Let go of the feed. What was written stays; idempotent."""
+        """Let go of the feed. What was written stays; idempotent, and may be called again after an interrupt."""
         with self._mutex:
-            if isinstance(self._problem, ClosedError):
+            if self._is_foreign or self._lock.released:
                 return
-            self._problem = ClosedError(f"the writer of feed {self.feed!r} is closed: open another with create_writer")
+            if not isinstance(self._problem, ClosedError):
+                text = f"the writer of feed {self.feed!r} is closed: open another with create_writer"
+                self._problem = ClosedError(text)
             self._limit, self._unsure = -1, True
             self._drop_spare()
-            if hasattr(self, "_chunk"):
-                self._chunk.own(held=False)
+            try:
+                self._chunk.disown()
                 self._chunk.close()
                 self._marks.close()
-            self._registry.close()
-            self._lock.release()
-            self._directory.close()
+                self._registry.close()
+            finally:
+                self._lock.release()
+                self._directory.close()
 
     def __del__(self) -> None:
         if getattr(self, "_problem", self) is None:
@@ -352,34 +361,42 @@ class Writer:
             f"write there, or open one here after the parent closed it"
         )
         self._mutex = threading.RLock()
+        self._is_foreign = True
         self._limit, self._unsure = -1, True
 
     # --- the steps of a write --------------------------------------------------------------------
 
-    def _append(self, records: npt.NDArray[Any], snapshot: bool, length_known: bool = True) -> int:
-        """Append packed records of exactly the feed's dtype."""
-        rows = len(records)
+    def _append_one(self, values: tuple[Any, ...], snapshot: bool) -> int:
+        """Append one record the general way, under the lock."""
+        records = self._packer.check_bytes(self._packer.pack_values(values))
+        self._refuse_snapshot(snapshot, 1)
+        return self._append_held(records, 0, snapshot)
+
+    def _refuse_snapshot(self, snapshot: bool, rows: int) -> None:
         if snapshot and not (self.settings.index_playback and rows):
-            why = (
-                "an empty write starts no snapshot"
-                if self.settings.index_playback
-                else "the feed has no index_playback"
-            )
+            playback = self.settings.index_playback
+            why = "an empty write starts no snapshot" if playback else "the feed has no index_playback"
             raise RecordError(f"feed {self.feed!r}: create_index: {why}")
+
+    def _append(self, records: npt.NDArray[Any], snapshot: bool) -> int:
+        """Append packed records of exactly the feed's dtype."""
+        self._refuse_snapshot(snapshot, len(records))
         with self._mutex:
-            if self._unsure:
-                self._check()
-            if not rows:
-                self._check()
-                return self._base + self._count
-            self._unsure = True
-            try:
-                position = self._append_unsure(records, rows, rows if length_known else 0, snapshot)
-            except BaseException:
-                self._settle()
-                raise
-            self._unsure = False
-            return position
+            self._check()
+            return self._append_held(records, len(records), snapshot)
+
+    def _append_held(self, records: npt.NDArray[Any], mark_count: int, snapshot: bool) -> int:
+        """Append under the lock, sure of the place."""
+        if not len(records):
+            return self._base + self._count
+        self._unsure = True
+        try:
+            position = self._append_unsure(records, len(records), mark_count, snapshot)
+        except BaseException:
+            self._settle()
+            raise
+        self._unsure = False
+        return position
 
     def _append_unsure(self, records: npt.NDArray[Any], rows: int, mark_count: int, snapshot: bool) -> int:
         now = time.time_ns() // 1000
@@ -483,9 +500,11 @@ class Writer:
 
     def _next_chunk(self, chunk_id: int, base: int) -> WritableChunk:
         """A new chunk that is part of the feed: the spare if one is ready, else made now."""
-        spare, self._spare = self._spare, None
-        if spare is None or not spare.is_ready(chunk_id):
+        ready = self._spare is not None and self._spare.is_ready(chunk_id)
+        self._spare = None  # only now: its thread has ended
+        if not ready:
             self._directory.remove(index_name(chunk_id))
+            self._directory.remove(chunk_name(chunk_id))
             create_chunk(self._directory, chunk_id, self.layout, self._feed.ids, self.settings.chunk_size_bytes)
         return WritableChunk.activate(self._directory, chunk_id, self.layout, self._feed.ids, base)
 
@@ -548,10 +567,15 @@ class Writer:
         """Raise what keeps this writer from writing; find its place again if it must."""
         if self._problem is not None:
             raise self._problem
+        if self._unsure and self._mutex._recursion_count() > 1:  # type: ignore[attr-defined]  # CPython's has it
+            raise DeepwaterError(
+                f"feed {self.feed!r}: a write is running in this thread, and a signal handler (or a __del__) called in "
+                f"the middle of it: set a flag there and write afterwards", feed=self.feed,
+            )  # fmt: skip
         if self._unsure:
             self._settle()
 
     def _drop_spare(self) -> None:
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.discard()
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None  # only now: its thread has ended

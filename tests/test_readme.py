@@ -1,0 +1,64 @@
+"""The README is run: every Python block in order, in one namespace; every console line is one that parses."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_every_python_block_runs(tmp_path: Path) -> None:
+    """In order, as a newcomer would paste them; what they promise in comments is checked here."""
+    code = "\n".join(text for kind, text in BLOCKS if kind == "python")
+    checks = """
+assert len(r) == 6 and r.end == 6 and round(vwap, 6) == round((65083.66 * .25 + 65083.5 * .1 + 65083.75 * .2) / .55, 6)
+assert frame.index.name == "ts_us" and len(frame) == 3
+assert len(book) == 3 and [len(b) for b in live] == [3]
+assert r.gaps()["count"].tolist() == [3] and r.snapshots()["count"].tolist() == [2]
+assert records.tobytes() == r.rows(0, count).to_numpy().tobytes() and count == 6
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code + checks], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\$ (.*)$", README, re.MULTILINE))
+def test_every_console_line_is_a_command_that_parses(line: str, tmp_path: Path) -> None:
+    """`--help` of each command knows every option the README uses."""
+    words = shlex.split(line)
+    assert words[0] == "deepwater"
+    command = [word for word in words[1:3] if not word.startswith("-")]
+    if command[0] != "record":
+        command = command[:1]
+    done = subprocess.run(
+        [sys.executable, "-m", "deepwater.cli", *command, "--help"], cwd=tmp_path, capture_output=True, text=True,
+        timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True,
+    )  # fmt: skip
+    for option in (word for word in words if word.startswith("--")):
+        assert option in done.stdout, (option, done.stdout)
+
+
+def test_the_two_commands_are_those_that_ci_runs() -> None:
+    """Word for word, but for the environment's name."""
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert '-m pip install -q ".[apps]" && .venv/bin/deepwater demo' in README
+    assert '-m pip install -q -e ".[test]" && .venv/bin/python -m pytest -q' in README
+    assert 'pip install -q ".[apps]"' in script and "deepwater demo" in script
+    assert 'pip install -q -e ".[test]"' in script and "python -m pytest -q" in script
+
+
+def test_every_test_that_a_guarantee_names_is_there() -> None:
+    table = README[README.index("## Guarantees") : README.index("**Not guaranteed")]
+    named = set(re.findall(r"`(test_\w+)`", table))
+    assert named and all((ROOT / "tests" / f"{name}.py").exists() for name in named), named
