@@ -95,12 +95,13 @@ def gather(rows: Callable[[int], tuple[int, npt.NDArray[Any]]], positions: npt.N
     """
     raw = f"V{dtype.itemsize}"
     out = np.empty(len(positions), raw)
-    order = np.argsort(positions, kind="stable")
+    ascending = bool((positions[1:] >= positions[:-1]).all())
+    order = None if ascending else np.argsort(positions, kind="stable")
+    wanted = positions if order is None else positions[order]
     at = 0
-    while at < len(order):
-        base, records = rows(int(positions[order[at]]))
-        stop = int(positions[order].searchsorted(base + len(records)))
-        mine = order[at:stop]
-        out[mine] = records.view(raw)[positions[mine] - base]
+    while at < len(wanted):
+        base, records = rows(int(wanted[at]))
+        stop = int(wanted.searchsorted(base + len(records)))
+        out[slice(at, stop) if order is None else order[at:stop]] = records.view(raw)[wanted[at:stop] - base]
         at = stop
     return out.view(dtype)

@@ -37,7 +37,7 @@ _MAX_US = 2**64 - 1
 class _ClockTable:
     """One clock of the sealed chunks, as lists by chunk; a chunk without records can hold nothing."""
 
-    __slots__ = ("floor", "highs", "lows", "reach", "unsorted")
+    __slots__ = ("floor", "highs", "in_order", "lows", "reach", "unsorted")
 
     def __init__(self, rows: Rows, clock: int) -> None:
         held = rows["count"] > 0
@@ -48,12 +48,16 @@ class _ClockTable:
         self.unsorted: list[bool] = (rows["unsorted"][:, clock] != 0).tolist()
         self.reach: list[int] = np.maximum.accumulate(highs).tolist()
         self.floor: list[int] = np.minimum.accumulate(lows[::-1])[::-1].tolist()
+        steps_back = bool((lows[held][1:] < highs[held][:-1]).any())
+        self.in_order = not steps_back and not any(self.unsorted)
 
     def enter(self, index: int, bounds: fmt.ClockBounds, held: bool) -> None:
         """Make `bounds` those of the last chunk, number `index`."""
         for column in (self.lows, self.highs, self.unsorted, self.reach, self.floor):
             del column[index:]
         low, high = (bounds.low, bounds.high) if held else (_MAX_US, 0)
+        if held and (bounds.unsorted or (self.reach and low < self.reach[-1])):
+            self.in_order = False
         self.lows.append(low)
         self.highs.append(high)
         self.unsorted.append(bounds.unsorted)
@@ -276,6 +280,14 @@ class Chain:
             bounds = self.bounds(len(self._bases), clock)
             if bounds.low <= high and bounds.high >= low:
                 yield len(self._bases)
+
+    def is_in_order(self, clock: int) -> bool:
+        """Whether a clock is known never to step back over all records held."""
+        table = self._clock(clock)
+        if not table.in_order or not self._tail_count:
+            return table.in_order
+        tail = self.bounds(len(self._bases), clock)
+        return not tail.unsorted and (not table.reach or table.reach[-1] <= tail.low)
 
     def reach(self, clock: int, index: int) -> int:
         """The greatest value of a clock over the chunks up to `index` inclusive (a superset in the tail)."""

@@ -12,6 +12,8 @@ A failed write may leave bounds wider than the records; the writer then starts t
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,22 +40,18 @@ class ClockStats:
         record says it); the greatest; and the greatest value that the header already allows for.
     """
 
-    __slots__ = ("_chunk", "_names", "_offsets", "_size", "states")
+    __slots__ = ("_by_offset", "_chunk", "_names", "_peeks", "states")
 
     def __init__(self, chunk: WritableChunk, names: tuple[str, ...], offsets: tuple[int, ...], count: int) -> None:
-        self._chunk, self._names, self._size = chunk, names, chunk.record_size
-        words = all(offset % 8 == 0 for offset in (*offsets, chunk.record_size))
-        self._offsets = offsets if words else None
+        self._chunk, self._names = chunk, names
+        self._by_offset = sorted(range(len(offsets)), key=offsets.__getitem__)
+        self._peeks = _peeks(tuple(sorted(offsets)), chunk.record_size)
         self.states = [_state(chunk, clock, count) for clock in range(len(names))]
 
     def observe(self, records: npt.NDArray[Any], data: memoryview, count: int) -> None:
         """Take in records about to be published after `count` others of the chunk; `data` is their bytes."""
-        if len(records) < FEW_ROWS and self._offsets is not None:
-            words, step = data.cast("Q"), self._size // 8
-            for clock, offset in enumerate(self._offsets):
-                values = words[offset // 8 :: step].tolist()
-                order = sorted(values)
-                self._take(clock, values[0], order[0], order[-1], order == values, count)
+        if len(records) < FEW_ROWS:
+            self.observe_few(data, len(records), count)
             return
         for clock, name in enumerate(self._names):
             column = np.ascontiguousarray(records[name])
@@ -62,6 +60,22 @@ class ClockStats:
                 state[HIGH] = int(column[-1])
             else:
                 self._take(clock, first, int(column.min()), int(column.max()), False, count)
+
+    def observe_few(self, data: bytes | memoryview, rows: int, count: int) -> None:
+        """As `observe`, for few rows of packed bytes: one unpacking takes the clocks of all of them out."""
+        stamps = self._peeks[rows](data)
+        clocks = len(self.states)
+        for column, clock in enumerate(self._by_offset):
+            values = stamps[column::clocks]
+            state = self.states[clock]
+            if state[SORTED]:
+                order = tuple(sorted(values))
+                if values[0] >= state[HIGH] and order == values:
+                    state[HIGH] = values[-1]
+                else:
+                    self._take(clock, values[0], order[0], order[-1], False, count)
+            else:
+                self._take(clock, values[0], min(values), max(values), False, count)
 
     def _take(self, clock: int, first: int, low: int, high: int, in_order: bool, count: int) -> None:
         state = self.states[clock]
@@ -104,6 +118,17 @@ class ClockStats:
             ClockBounds(not state[SORTED], first if state[SORTED] else state[LOW], state[HIGH])
             for state, first in zip(self.states, firsts, strict=True)
         )
+
+
+@lru_cache(maxsize=256)
+def _peeks(offsets: tuple[int, ...], size: int) -> list[Callable[[bytes | memoryview], tuple[int, ...]]]:
+    """For each number of rows below `FEW_ROWS`: packed records to their clocks, row by row, by offset."""
+    one, at = "", 0
+    for offset in offsets:
+        one += f"{offset - at}xQ"
+        at = offset + 8
+    one += f"{size - at}x"
+    return [struct.Struct("<" + one * rows).unpack for rows in range(FEW_ROWS)]
 
 
 def _state(chunk: WritableChunk, clock: int, count: int) -> list[int]:

@@ -129,6 +129,8 @@ class FeedRegistry:
         self._close_segment()
         self._missing = [rows[k : k + 1] for k in range(len(rows))]
         with contextlib.suppress(*_UNWRITTEN):
+            if not len(rows) and not self._directory.exists(registry_name(self._feed)):
+                return  # made with the first sealed chunk
             have = read_rows(self._directory, self._feed, self._layout, self._ids)
             if self._stored() == len(have) <= len(rows) and have.tobytes() == rows[: len(have)].tobytes():
                 self._missing = self._missing[len(have) :]

@@ -152,12 +152,13 @@ class Directory:
                 view = view[os.write(fd, view) :]
 
     @contextlib.contextmanager
-    def new(self, name: str, size: int = 0, *, replace: bool = True):  # type: ignore[no-untyped-def]  # a generator: typed by its decorator
+    def new(self, name: str, size: int = 0, *, replace: bool = True, durable: bool = True):  # type: ignore[no-untyped-def]  # a generator: typed by its decorator
         """A descriptor of a new file of `size` allocated bytes that becomes `name` on exit.
 
         Temporary name, allocation, the caller's writes, fsync, rename, fsync of the directory.
         On any failure the temporary file is removed and whatever `name` was stays. With `replace`
-        False it is a FileExistsError if there is a file of that name already.
+        False it is a FileExistsError if there is a file of that name already. Without `durable` nothing is
+        synced: for caches, whose loss costs nothing.
         """
         temporary = f"{TEMPORARY}{uuid.uuid4().hex}"
         fd = -1
@@ -166,13 +167,14 @@ class Directory:
             if size:
                 allocate(fd, 0, size)
             yield fd
-            sync(fd)
+            if durable:
+                sync(fd)
             if replace:
                 os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             else:
-                os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
-                os.unlink(temporary, dir_fd=self.fd)
-            self.sync()
+                self._link(temporary, name)
+            if durable:
+                self.sync()
         except BaseException as error:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self.fd)
@@ -182,6 +184,18 @@ class Directory:
         finally:
             if fd >= 0:
                 os.close(fd)
+
+    def _link(self, temporary: str, name: str) -> None:
+        """Rename without replacing; where there are no links (vfat, some FUSE), by looking first."""
+        try:
+            os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+            os.unlink(temporary, dir_fd=self.fd)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
+                raise
+            if self.exists(name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.name_of(name)) from error
+            os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def remove(self, name: str) -> None:
         """Unlink a file if it is there. Mappings of it stay readable."""

@@ -114,8 +114,12 @@ class GlobalRegistry:
                 segment.close()
 
     def _open(self) -> Segment:
-        with contextlib.suppress(FileNotFoundError, CorruptFileError):
+        try:
             return Segment.open(self._base, NAME, fmt.GLOBAL_REGISTRY, self._ids, writable=True)
+        except FileNotFoundError:
+            pass
+        except CorruptFileError:
+            self._base.remove(NAME)  # a cache: made anew
         static = static_of(ROW_LAYOUT)
         plan = fmt.plan(fmt.GLOBAL_REGISTRY, self._ids, 0, static, ROW_LAYOUT.record_size, _INITIAL_ROWS, now_us())
         Segment.create(self._base, NAME, plan, static)

@@ -114,6 +114,8 @@ def positions_asof(chain: Chain, clock: int, times: Column) -> npt.NDArray[np.in
     Chunks are visited from the newest; a chunk whose greatest value is below what every time has
     found already is passed over, so a sorted feed touches only the chunks that hold an answer.
     """
+    if len(times) and bool((times[1:] >= times[:-1]).all()) and chain.is_in_order(clock):
+        return _asof_in_order(chain, clock, times)
     found = np.full(len(times), -1, np.int64)
     best = np.zeros(len(times), np.uint64)
     if not len(times):
@@ -139,6 +141,23 @@ def positions_asof(chain: Chain, clock: int, times: Column) -> npt.NDArray[np.in
         where, rows, values = where[better], rows[better], values[better]
         found[where] = chain.base(index) + (rows if order is None else order[rows])
         best[where] = values
+    return found
+
+
+def _asof_in_order(chain: Chain, clock: int, times: Column) -> npt.NDArray[np.int64]:
+    """The same where neither the clock nor the times ever step back: each chunk answers one run of times."""
+    found = np.full(len(times), -1, np.int64)
+    at = 0
+    for index in chain.candidates(clock, 0, int(times[-1])):
+        start = at + int(times[at:].searchsorted(np.uint64(chain.bounds(index, clock).low)))
+        later = next((k for k in range(index + 1, len(chain)) if chain.count(k)), None)
+        stop = len(times)
+        if later is not None:
+            stop = int(times.searchsorted(np.uint64(chain.bounds(later, clock).low)))
+        if start < stop:
+            rows = chain.column(index, clock).searchsorted(times[start:stop], "right")
+            found[start:stop] = chain.base(index) + rows - 1
+        at = max(at, stop)
     return found
 
 

@@ -75,7 +75,7 @@ class Segment:
 
     @staticmethod
     def create(directory: Directory, name: str, identity: fmt.Identity, static: fmt.Static) -> None:
-        """Make the file: allocated, header written, synced, then renamed into place.
+        """Make the file: allocated, header written, synced (unless it is a cache), then put into place.
 
         Raises
         ------
@@ -84,7 +84,8 @@ class Segment:
         FileExistsError
             There is a file of that name; it stays as it is.
         """
-        with directory.new(name, identity.file_size, replace=False) as fd:
+        cache = identity.kind in fmt.CACHES
+        with directory.new(name, identity.file_size, replace=False, durable=not cache) as fd:
             os.pwrite(fd, fmt.pack_identity(identity), 0)
             os.pwrite(fd, static.pack(), identity.static_offset)
 

@@ -18,10 +18,15 @@ class Spare:
     def __init__(self, directory: Directory, chunk_id: int, layout: Layout, ids: fmt.Ids, size_bytes: int) -> None:
         self._directory, self._chunk_id = directory, chunk_id
         self._made = False
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._make, args=(layout, ids, size_bytes), name="deepwater-spare", daemon=True
         )
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError:
+            pass  # no thread to be had (a limit, or the interpreter is ending): the writer makes the chunk itself
 
     def _make(self, layout: Layout, ids: fmt.Ids, size_bytes: int) -> None:
         try:
@@ -33,11 +38,15 @@ class Spare:
 
     def is_ready(self, chunk_id: int) -> bool:
         """Wait for the thread; whether it made chunk `chunk_id`."""
-        self._thread.join()
+        self._wait()
         return self._made and self._chunk_id == chunk_id
 
     def discard(self) -> None:
         """Wait for the thread and remove the file: it never was part of the feed."""
-        self._thread.join()
+        self._wait()
         if self._made:
             self._directory.remove(chunk_name(self._chunk_id))
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()

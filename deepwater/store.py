@@ -7,6 +7,7 @@ import json
 import os
 import re
 import uuid
+from functools import lru_cache
 
 from filelock import FileLock
 
@@ -46,7 +47,7 @@ class Store:
             f"no store at {path}: record or create a feed there, or name another --base-path", base_path=path
         )
         try:
-            self.base = Directory(os.path.realpath(path))
+            self.base = Directory(path)  # resolved by this open, once; below it no link is followed
         except FileNotFoundError:
             raise missing from None
         try:
@@ -63,7 +64,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             os.stat(path)  # a path that is too long is refused here, by its name
         os.makedirs(path, mode=0o700, exist_ok=True)
-        with Directory(os.path.realpath(path)) as base:
+        with Directory(path) as base:
             if not base.exists(STORE) or not base.exists(DATA):
                 with FileLock(base.name_of(LOCK), mode=0o600):
                     base.make(DATA)
@@ -115,7 +116,7 @@ class Store:
     def add(self, feed: Feed) -> bool:
         """Make the directory of a feed with its two files, by rename; False if there is one already."""
         hidden = f"{_HIDDEN[0]}{uuid.uuid4().hex}"
-        self.data.make(hidden)
+        os.mkdir(hidden, 0o700, dir_fd=self.data.fd)
         try:
             with Directory(hidden, parent=self.data) as directory:
                 write_feed(directory, feed)
@@ -146,9 +147,13 @@ class Store:
 
 
 def _read_id(base: Directory) -> bytes:
-    path = base.name_of(STORE)
+    return _parse_id(base.read(STORE), base.name_of(STORE))
+
+
+@lru_cache(maxsize=64)
+def _parse_id(data: bytes, path: str) -> bytes:
     try:
-        about = load_json(base.read(STORE), path)
+        about = load_json(data, path)
         if str(about["format"]).split(".")[0] != FORMAT.split(".")[0]:
             reason = f"format {about['format']}; this version reads {FORMAT}"
             raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)

@@ -81,7 +81,7 @@ class Packer:
         self._word = np.dtype(f"<u{math.gcd(layout.record_size, 8)}")
         words = mask.view(self._word)
         self._masks = tuple((int(k), int(words[k])) for k in np.flatnonzero(words))
-        self._few = min(32, 8192 // layout.record_size)
+        self._few = min(31, 8192 // layout.record_size)
         self._few_mask = int.from_bytes(mask.tobytes() * self._few, "little")
         self._same_dtype = layout.dtype  # the last dtype object found equal: comparing two takes longer than a copy
         self._keep = np.where(mask == PADDING_BITS, 0, 0xFF).astype(np.uint8)
@@ -183,6 +183,14 @@ class Packer:
         for name, array in arrays.items():
             out[name] = array
         return out
+
+    def few_bytes(self, data: Any) -> bytes | None:
+        """The packed bytes of a small clean array of exactly the layout's dtype; None for anything else."""
+        if type(data) is np.ndarray and data.ndim == 1 and self._is_same(data.dtype) and len(data) <= self._few:
+            raw = data.tobytes()
+            if not int.from_bytes(raw, "little") & self._few_mask:
+                return raw
+        return None
 
     def _is_same(self, dtype: np.dtype[Any]) -> bool:
         if dtype is not self._same_dtype:

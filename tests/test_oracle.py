@@ -303,7 +303,7 @@ def run(dw: Platform, name: str, plan: Plan, seen: set[str]) -> None:
             at += rows
             Judge(plan, full[:at], seen).ask(live, plan.queries[number % len(plan.queries)])
     if plan.registry == "lost":
-        (directory / f"{name}.reg").unlink()
+        (directory / f"{name}.reg").unlink(missing_ok=True)
     elif plan.registry == "garbage":
         (directory / f"{name}.reg").write_bytes(np.random.default_rng(plan.seed).bytes(5000))
     assert model.stored(directory) == full.tobytes()

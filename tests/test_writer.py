@@ -369,13 +369,12 @@ SEALED_10 = 10 | fmt.SEALED  # the durable word has the bit once the seal is on 
 
 
 def durable_words(dw: Platform) -> list[tuple[int, int]]:
-    """``(durable, published)`` of each chunk, from the files."""
+    """``(durable word, records published)`` of each chunk, from the files."""
     words = []
     for path in model.chunk_files(feed_path(dw)):
         data = path.read_bytes()
-        words.append(
-            (int.from_bytes(data[4160:4168], "little"), int.from_bytes(data[4096:4104], "little") & fmt.COUNT_MASK)
-        )
+        durable, published = (int.from_bytes(data[at : at + 8], "little") for at in (4160, 4096))
+        words.append((durable, published & fmt.COUNT_MASK))
     return words
 
 

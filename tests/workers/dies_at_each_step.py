@@ -117,11 +117,12 @@ def judge(store: Path, before: int, gaps: int) -> dict:
         found = len(reader.gaps())
         assert gaps <= found <= gaps + 130
         with dw.create_writer("F") as writer:
-            assert writer.write_batch(model.checked_records(end, 17, 10)) == end
-            assert writer.mark_gap(1) == end + 17
-        everything = model.joined(reader.rows(0, end + 17), model.CHECKED)
+            assert writer.write_batch(model.checked_records(end, 40, 10)) == end
+            assert writer.mark_gap(1) == end + 40
+        everything = model.joined(reader.rows(0, end + 40), model.CHECKED)
         model.whole_writes(everything)
         assert len(reader.gaps()) == found + 1
+        assert len(reader.snapshots()) == (operation == "long" and end > before), "the mark of a write that never was"
         directory = store / "data" / "F"
         assert np.array_equal(np.frombuffer(model.stored(directory), np.uint8), model.opaque(everything).view(np.uint8))
         left = [name for name in os.listdir(directory) if name.startswith(".")]
