@@ -14,6 +14,7 @@ thousands, not millions. Rejected: a tree of intervals (more code; stamps are ne
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -26,12 +27,13 @@ from deepwater import format as fmt
 from deepwater.chunk import Chunk, chunk_ids, chunk_name
 from deepwater.errors import ChunkGoneError, CorruptFileError
 from deepwater.feed_registry import Rows, read_rows
-from deepwater.files import Directory
+from deepwater.files import Directory, more_descriptors
 from deepwater.layout import Layout
 
 MAPPED = 64
 """Chunks kept mapped by a reader."""
 _MAX_US = 2**64 - 1
+_STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class _ClockTable:
@@ -131,7 +133,9 @@ class Chain:
             self.tail = self._successor(self._first_id + last, self._bases[last] + self._counts[last])
             return self.tail
         ids = chunk_ids(self.directory)
-        chunk = Chunk.open(self.directory, ids[0], self.layout, self.ids) if ids else None
+        if ids and ids[0] != 1:
+            raise self._missing(1)
+        chunk = self._open_chunk(1) if ids else None
         if chunk is not None:
             self.tail, self._first_id, self.first = chunk, chunk.id, chunk.base
             self.end = max(self.end, chunk.base)
@@ -139,10 +143,7 @@ class Chain:
 
     def _successor(self, chunk_id: int, base: int) -> Chunk:
         """The chunk after a sealed one: it must be there, active, and continue the positions."""
-        try:
-            chunk = Chunk.open(self.directory, chunk_id + 1, self.layout, self.ids)
-        except FileNotFoundError:
-            raise self._missing(chunk_id + 1) from None
+        chunk = self._open_chunk(chunk_id + 1)
         if chunk is None or chunk.base != base:
             found = "a spare" if chunk is None else f"position {chunk.base}"
             raise self._corrupt(
@@ -178,12 +179,24 @@ class Chain:
         self._keep(index, chunk)
         return chunk
 
-    def _open(self, index: int) -> Chunk:
-        chunk_id = self._first_id + index
+    def _open_chunk(self, chunk_id: int) -> Chunk | None:
+        """Open a chunk, giving back what this reader keeps mapped if the system has no more to give."""
         try:
-            chunk = Chunk.open(self.directory, chunk_id, self.layout, self.ids)
+            try:
+                return Chunk.open(self.directory, chunk_id, self.layout, self.ids)
+            except OSError as error:
+                if error.errno not in _STARVED:
+                    raise
+                while self._mapped:
+                    self._mapped.popitem()[1].close()
+                more_descriptors()
+                return Chunk.open(self.directory, chunk_id, self.layout, self.ids)
         except FileNotFoundError:
             raise self._missing(chunk_id) from None
+
+    def _open(self, index: int) -> Chunk:
+        chunk_id = self._first_id + index
+        chunk = self._open_chunk(chunk_id)
         if chunk is None or (chunk.base, chunk.state()) != (self._bases[index], (self._counts[index], True)):
             raise self._corrupt(chunk_id, "is not the sealed chunk that the registry or its neighbours describe")
         return chunk
@@ -196,9 +209,6 @@ class Chain:
         path = self.directory.name_of(chunk_name(chunk_id))
         if self.directory.is_gone:
             return ChunkGoneError(f"feed {self.feed!r} was deleted: {path}", feed=self.feed, chunk_id=chunk_id)
-        ids = chunk_ids(self.directory)
-        if ids and chunk_id < ids[0]:
-            return ChunkGoneError(f"{path}: removed by retention", feed=self.feed, chunk_id=chunk_id)
         return self._corrupt(chunk_id, f"chunk {chunk_id} is missing; restore it from a copy")
 
     def base(self, index: int) -> int:
@@ -223,7 +233,7 @@ class Chain:
         Raises
         ------
         ChunkGoneError
-            Retention or deletion removed it before it was touched.
+            The feed was deleted before it was touched.
         CorruptFileError
             It is missing or damaged.
         """

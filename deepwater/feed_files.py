@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import uuid
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ def read_settings(directory: Directory) -> Settings:
     """Read `settings.json`; raises CorruptFileError."""
     path = directory.name_of(SETTINGS)
     try:
-        return _parse_settings(directory.read(SETTINGS), path)
+        settings = _parse_settings(directory.read(SETTINGS), path)
+        return settings.replace(config=copy.deepcopy(settings.config)) if settings.config else settings
     except FileNotFoundError:
         raise _corrupt(path, "it is missing: restore it from a copy") from None
     except SchemaError as error:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepwater import format as fmt
-from deepwater.chunk import chunk_name, static_of
+from deepwater.chunk import static_of
 from deepwater.errors import CorruptFileError, DeepwaterError
 from deepwater.files import Directory
 from deepwater.layout import Layout
@@ -90,14 +90,9 @@ def read_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> 
         if segment.identity.record_size != empty.itemsize:
             return empty
         rows = valid_prefix(segment.copy(empty.dtype))
-        return empty if len(rows) and _begins_late(directory, int(rows["chunk_id"][0])) else rows
+        return rows if len(rows) and rows["chunk_id"][0] == 1 else empty
     finally:
         segment.close()
-
-
-def _begins_late(directory: Directory, first: int) -> bool:
-    """Whether there is a chunk before the first that the registry knows."""
-    return first > 1 and directory.exists(chunk_name(first - 1))
 
 
 def valid_prefix(rows: Rows) -> Rows:

@@ -160,7 +160,7 @@ class Directory:
         False it is a FileExistsError if there is a file of that name already. Without `durable` nothing is
         synced: for caches, whose loss costs nothing.
         """
-        temporary = f"{TEMPORARY}{uuid.uuid4().hex}"
+        temporary = f"{TEMPORARY}{name}-{uuid.uuid4().hex}"
         fd = -1
         try:
             fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd)
@@ -211,6 +211,16 @@ class Directory:
     def sync(self) -> None:
         """Bring the names to the device."""
         os.fsync(self.fd)
+
+
+def more_descriptors() -> None:
+    """Raise this process's limit of open files as far as it may: a mapping takes one each before Python 3.13."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def sync(fd: int) -> None:

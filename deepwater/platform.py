@@ -141,7 +141,7 @@ class Platform:
         if self._open_store is None:
             self._open_store = Store.make(self.base_path)
         store = self._open_store
-        if wanted.feed_name not in store.names():
+        while wanted.feed_name not in store.names():
             ids = fmt.Ids(store.id, feed_id(store.id, wanted.feed_name), uuid.uuid4().bytes)
             if store.add(Feed(wanted.feed_name, layout, wanted.settings, ids, now_us())):
                 for text in layout.warnings:

@@ -39,7 +39,7 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     CorruptFileError
         A chunk is missing or damaged: nothing is removed or written then.
     """
-    _remove_temporaries(directory)
+    _remove_temporaries(directory, feed.name)
     rows = read_rows(directory, feed.name, feed.layout, feed.ids)
     ids = chunk_ids(directory)
     rows, active = _walk(directory, feed, rows, ids)
@@ -62,7 +62,7 @@ def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int]) -> tuple
     if not ids and not len(rows):
         _refuse_orphan_index(directory)
         return rows, None
-    chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else ids[0]
+    chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else 1
     base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None
     more: list[Any] = []
     while True:
@@ -110,10 +110,13 @@ def _refuse_orphan_index(directory: Directory) -> None:
             raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason)
 
 
-def _remove_temporaries(directory: Directory) -> None:
-    """Remove what a killed writer was making; a second name of a chunk among it."""
+def _remove_temporaries(directory: Directory, feed: str) -> None:
+    """Remove the chunks a killed writer was making; a second name of a finished one among them.
+
+    Other temporary files are left alone: settings are replaced without the lock.
+    """
     for name in directory.names():
-        if name.startswith(TEMPORARY):
+        if name.startswith((f"{TEMPORARY}chunk_", f"{TEMPORARY}{feed}.reg")):
             directory.remove(name)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
+import time
 import uuid
 from functools import lru_cache
 
 from filelock import FileLock
 
 from deepwater.errors import CorruptFileError, FeedNotFoundError, SchemaError
-from deepwater.feed_files import FORMAT, Feed, write_feed
+from deepwater.feed_files import FORMAT, LAYOUT, Feed, write_feed
 from deepwater.files import Directory
 from deepwater.global_registry import GlobalRegistry
 from deepwater.jsontext import load_json
@@ -22,6 +24,7 @@ from deepwater.wording import did_you_mean
 STORE, DATA, LOCK = "store.json", "data", "store.lock"
 _FEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HIDDEN = (".new-", ".gone-")
+_OLD_S = 3600
 
 
 class Store:
@@ -123,11 +126,12 @@ class Store:
                 os.rename(hidden, feed.name, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
                 self.data.sync()
                 self.registry.put(feed, directory)
-        except OSError:
+        except BaseException as error:
             self._erase(hidden)
-            if self.data.exists(feed.name):
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return False
             raise
+        self._sweep()
         return True
 
     def remove(self, name: str) -> None:
@@ -137,13 +141,23 @@ class Store:
         self.data.sync()
         self.registry.remove(name)
         self._erase(hidden)
+        self._sweep()
 
     def _erase(self, hidden: str) -> None:
         """Remove a directory that is no feed (any more), and the files in it."""
         with contextlib.suppress(FileNotFoundError), Directory(hidden, parent=self.data) as directory:
+            directory.remove(LAYOUT)  # first: whoever opens it from now on finds no feed, not a part of one
             for name in directory.names():
                 directory.remove(name)
             os.rmdir(hidden, dir_fd=self.data.fd)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left of deleting a feed, and what is old of making one."""
+        for name in self.data.directories():
+            with contextlib.suppress(OSError):
+                old = time.time() - os.stat(name, dir_fd=self.data.fd).st_mtime > _OLD_S
+                if name.startswith(_HIDDEN[1]) or (name.startswith(_HIDDEN[0]) and old):
+                    self._erase(name)
 
 
 def _read_id(base: Directory) -> bytes:

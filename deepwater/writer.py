@@ -116,7 +116,9 @@ class Writer:
         )
         self._entered = -math.inf
         self._unsure = self._is_foreign = False
+        self._problem = ClosedError(f"the writer of feed {feed.name!r} could not be opened")  # until it is
         self._take_place()
+        self._problem = None
         watch_fork(self)
 
     def __enter__(self) -> Self:
@@ -337,11 +339,13 @@ class Writer:
         with self._mutex:
             self._check()
             count = self._count
+            self._unsure = True  # a write in the middle of it (a signal handler's) is refused
             try:
                 flush_sealed(self._directory, self._chunk.id, self._feed.ids)
                 self._marks.flush()
                 flush_chunk(self._chunk.segment, count)
                 self._directory.sync()
+                self._unsure = False
             except OSError as error:
                 self._problem = DurabilityError(
                     f"feed {self.feed!r}: the device refused a sync ({error}); this writer is read-only now: "

@@ -419,7 +419,7 @@ def test_times_that_a_clock_takes(value: Any, wanted: int) -> None:
         (pd.Timestamp(1, unit="ns"), "no whole microsecond"),
         (np.datetime64(1, "ns"), "has a part below a microsecond; round it"),
         (np.datetime64(-1, "us"), "is before 1970"),
-        (np.datetime64("NaT"), "NaT is missing"),
+        (np.datetime64("NaT", "us"), "NaT is missing"),
         (np.datetime64("NaT", "us"), "NaT is missing"),
         (pd.NaT, "NaT is missing"),
         ("2026-01-01", "is text and uint64 is not"),

@@ -164,7 +164,7 @@ STRANGE: list[Any] = [
     np.uint8(7),
     np.int8(-1), np.int64(7), np.uint64(2**64 - 1), np.bool_(True), np.str_("x"), np.bytes_(b"x"), np.array(1.5),
     np.array(3),
-    np.array([3]), np.timedelta64(5, "s"), np.timedelta64("NaT"), np.datetime64(5, "s"), np.datetime64("NaT"),
+    np.array([3]), np.timedelta64(5, "s"), np.timedelta64("NaT", "us"), np.datetime64(5, "s"), np.datetime64("NaT", "us"),
     Index(), [1], (1,), {}, object(),
 ]  # fmt: skip
 
@@ -213,7 +213,7 @@ BAD: dict[str, tuple[str, Any]] = {
     "negative": ("rows", -1), "too large": ("rows", 2**32), "a fraction": ("rows", 1.5), "not a number": ("rows",
     float("nan")),
     "nothing": ("write", None), "text": ("write", "1"), "a clock too large": ("ts_us", 2**64), "no time": ("ts_us",
-    np.datetime64("NaT")),
+    np.datetime64("NaT", "us")),
     "below a microsecond": ("ts_us", np.datetime64(1_500, "ns")), "a float clock": ("ts_us", 1.5),
     "infinity": ("position", float("inf")),
 }  # fmt: skip
