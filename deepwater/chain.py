@@ -64,11 +64,9 @@ class _ClockTable:
         self.highs.append(high)
         self.unsorted.append(bounds.unsorted)
         self.reach.append(max(high, self.reach[-1]) if self.reach else high)
+        at = bisect_right(self.floor, low)
+        self.floor[at:] = [low] * (index - at)  # one step: an interrupt leaves it done or not
         self.floor.append(low)
-        for k in range(len(self.floor) - 2, -1, -1):
-            if self.floor[k] <= low:
-                break
-            self.floor[k] = low
 
 
 class Chain:

@@ -113,7 +113,7 @@ def _refuse_orphan_index(directory: Directory) -> None:
 def _remove_temporaries(directory: Directory, feed: str) -> None:
     """Remove the chunks a killed writer was making; a second name of a finished one among them.
 
-    Other temporary files are left alone: settings are replaced without the lock.
+    Settings are replaced without the lock: their temporary files are left alone for a minute.
     """
     for name in directory.names():
         if name.startswith((f"{TEMPORARY}chunk_", f"{TEMPORARY}{feed}.reg")):

@@ -17,6 +17,7 @@ Python objects. It knows nothing of records: where a column lies, and what else 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -76,7 +77,7 @@ class Rule:
 
     def _source(self, values: Any) -> Array | list[Any]:
         """Return `values` as an array of at least one dimension, or as a list of Python objects."""
-        if isinstance(values, np.ma.MaskedArray):
+        if "numpy.ma" in sys.modules and isinstance(values, np.ma.MaskedArray):  # loading it takes 10 ms
             if (missing := np.ma.getmaskarray(values)).any():
                 self._refuse(np.asarray(values), (missing, "is masked; records have no nulls: fill it"))
             values = values.data
@@ -296,7 +297,7 @@ class Rule:
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
         why = next(why for mask, why in reasons if mask[place])
         value = source[place]
-        shown = str(value) if source.dtype.kind == "M" else _short(value.item())
+        shown = _moment(value) if source.dtype.kind == "M" else _short(value.item())
         item = place[1] if len(place) > 1 else None
         raise self._error(f"{shown} {why}", row=place[0], item=item, value=value)
 
@@ -360,3 +361,11 @@ def _instants(items: Sequence[date]) -> Array | None:
 def _short(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _moment(value: np.datetime64) -> str:
+    """A time as text; one that no calendar reaches as its number of units."""
+    try:
+        return str(value)
+    except OverflowError:  # NumPy 2.5
+        return f"{value.view(np.int64)} {np.datetime_data(value.dtype)[0]}"

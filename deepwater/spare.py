@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from deepwater import format as fmt
 from deepwater.chunk import chunk_name, create_chunk
 from deepwater.errors import DeepwaterError
 from deepwater.files import Directory
-from deepwater.index import index_name
 from deepwater.layout import Layout
 
 
@@ -17,20 +17,20 @@ class Spare:
 
     def __init__(self, directory: Directory, chunk_id: int, layout: Layout, ids: fmt.Ids, size_bytes: int) -> None:
         self._directory, self._chunk_id = directory, chunk_id
-        self._made = False
-        thread = threading.Thread(
+        self._made = self._unwanted = False
+        self._thread = threading.Thread(
             target=self._make, args=(layout, ids, size_bytes), name="deepwater-spare", daemon=True
         )
-        self._thread: threading.Thread | None = None
-        try:
-            thread.start()
-            self._thread = thread
-        except RuntimeError:
-            pass  # no thread to be had (a limit, or the interpreter is ending): the writer makes the chunk itself
+
+    def start(self) -> None:
+        """Begin. Called once its owner holds the spare, so that an interrupt in here leaves no thread unknown."""
+        with contextlib.suppress(RuntimeError):  # none to be had (a limit, or the interpreter is ending)
+            self._thread.start()
 
     def _make(self, layout: Layout, ids: fmt.Ids, size_bytes: int) -> None:
         try:
-            self._directory.remove(index_name(self._chunk_id))
+            if self._unwanted:
+                return
             create_chunk(self._directory, self._chunk_id, layout, ids, size_bytes)
             self._made = True
         except (OSError, DeepwaterError):
@@ -43,10 +43,11 @@ class Spare:
 
     def discard(self) -> None:
         """Wait for the thread and remove the file: it never was part of the feed."""
+        self._unwanted = True
         self._wait()
         if self._made:
             self._directory.remove(chunk_name(self._chunk_id))
 
     def _wait(self) -> None:
-        if self._thread is not None:
+        if self._thread.ident is not None:
             self._thread.join()

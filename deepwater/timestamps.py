@@ -15,6 +15,7 @@ imports pandas.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -319,7 +320,7 @@ def _single(span: Span, rounding: Rounding) -> int:
 
 def _as_array(values: Any) -> npt.NDArray[Any]:
     """Take an array of what can give itself as one. Time zones of pandas are converted to UTC."""
-    if isinstance(values, np.ma.MaskedArray):
+    if "numpy.ma" in sys.modules and isinstance(values, np.ma.MaskedArray):  # loading it takes 10 ms
         _refuse_missing(np.ma.getmaskarray(values))
         return np.asarray(values.data)
     unit = getattr(getattr(values, "dtype", None), "unit", None)

@@ -62,6 +62,12 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
+def _depth(lock: Any) -> int:
+    """How often this thread holds an RLock; early patch releases say it in its repr only."""
+    count = getattr(lock, "_recursion_count", None)
+    return int(count()) if count else int(repr(lock).partition("count=")[2].split()[0])
+
+
 def _never_pack(*_: Any) -> None:
     raise TypeError
 
@@ -197,10 +203,11 @@ class Writer:
             self._words[fmt.HEARTBEAT] = now
             self._publish(count + 1)
             self._count = count + 1
-            self._unsure = False
+            position = self._base + count
+            self._unsure = False  # from here on a signal handler may write
             if now >= self._rotate_at:
                 self._limit = -1  # the next write goes through `_append`, which rotates first
-            return self._base + count
+            return position
 
     def _put_checked(self, at: int, values: tuple[Any, ...]) -> list[Any]:
         """Put one record into its slot with all checks and conversions; returns its values, clocks as integers."""
@@ -264,10 +271,11 @@ class Writer:
             self._words[fmt.HEARTBEAT] = now
             self._publish(stop)
             self._count = stop
+            position = self._base + count
             self._unsure = False
             if now >= self._rotate_at:
                 self._limit = -1
-            return self._base + count
+            return position
 
     def write_batch_bytes(self, buffer: Any, create_index: bool = False) -> int:
         """Append packed records: any contiguous buffer of a whole number of records.
@@ -458,6 +466,7 @@ class Writer:
                 self._feed.ids,
                 self.settings.chunk_size_bytes,
             )
+            self._spare.start()
         ahead = count
         if nbytes < PWRITE_BYTES:
             ahead = min(self._chunk.capacity, count + PREFAULT_BYTES // self._size)
@@ -530,11 +539,21 @@ class Writer:
         """A new chunk that is part of the feed: the spare if one is ready, else made now."""
         ready = self._spare is not None and self._spare.is_ready(chunk_id)
         self._spare = None  # only now: its thread has ended
+        self._directory.remove(index_name(chunk_id))
         if not ready:
-            self._directory.remove(index_name(chunk_id))
-            self._directory.remove(chunk_name(chunk_id))
-            create_chunk(self._directory, chunk_id, self.layout, self._feed.ids, self.settings.chunk_size_bytes)
+            self._make_chunk(chunk_id, self.settings.chunk_size_bytes)
         return WritableChunk.activate(self._directory, chunk_id, self.layout, self._feed.ids, base)
+
+    def _make_chunk(self, chunk_id: int, size_bytes: int) -> None:
+        """Make the file of a chunk in place of what was never part of the feed."""
+        for last in (False, True):
+            self._directory.remove(chunk_name(chunk_id))
+            try:
+                create_chunk(self._directory, chunk_id, self.layout, self._feed.ids, size_bytes)
+                return
+            except FileExistsError:  # a thread that an interrupt left behind was quicker
+                if last:
+                    raise
 
     def _register(self, chunk: WritableChunk, seal: fmt.Seal) -> None:
         """Note a chunk that has just been sealed, and let go of it."""
@@ -595,7 +614,7 @@ class Writer:
         """Raise what keeps this writer from writing; find its place again if it must."""
         if self._problem is not None:
             raise self._problem
-        if self._unsure and self._mutex._recursion_count() > 1:  # type: ignore[attr-defined]  # CPython's has it
+        if self._unsure and _depth(self._mutex) > 1:
             raise DeepwaterError(
                 f"feed {self.feed!r}: a write is running in this thread, and a signal handler (or a __del__) called in "
                 f"the middle of it: set a flag there and write afterwards", feed=self.feed,

@@ -196,7 +196,7 @@ def _text(unit: str, us: int, suffix: str) -> Bound:
         shift = (hours * 60 + minutes) * 60_000_000 * (1 if suffix[0] == "+" else -1)
     period = np.datetime64(us + shift, "us").astype(f"M8[{unit}]")
     first = int(period.astype("M8[us]").astype(np.int64)) - shift
-    last = int((period + 1).astype("M8[us]").astype(np.int64)) - 1 - shift
+    last = int((period + np.timedelta64(1, unit)).astype("M8[us]").astype(np.int64)) - 1 - shift
     return Bound(f"{period}{suffix}", first, last)
 
 

@@ -164,7 +164,8 @@ STRANGE: list[Any] = [
     np.uint8(7),
     np.int8(-1), np.int64(7), np.uint64(2**64 - 1), np.bool_(True), np.str_("x"), np.bytes_(b"x"), np.array(1.5),
     np.array(3),
-    np.array([3]), np.timedelta64(5, "s"), np.timedelta64("NaT", "us"), np.datetime64(5, "s"), np.datetime64("NaT", "us"),
+    np.array([3]), np.timedelta64(5, "s"), np.timedelta64("NaT", "us"), np.datetime64(5, "s"),
+    np.datetime64("NaT", "us"),
     Index(), [1], (1,), {}, object(),
 ]  # fmt: skip
 

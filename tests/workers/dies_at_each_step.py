@@ -125,7 +125,7 @@ def judge(store: Path, before: int, gaps: int) -> dict:
         assert len(reader.snapshots()) == (operation == "long" and end > before), "the mark of a write that never was"
         directory = store / "data" / "F"
         assert np.array_equal(np.frombuffer(model.stored(directory), np.uint8), model.opaque(everything).view(np.uint8))
-        # Settings are replaced without the lock, so a killed one's half-written file stays: nobody can know whose it is.
+        # Settings are replaced without the lock, so the half-written file stays: nobody can know whose it is.
         left = [name for name in os.listdir(directory) if name.startswith(".") and "settings.json" not in name]
         assert not left, left
         chunks = model.chunk_files(directory)
