@@ -8,8 +8,10 @@ moves a published record, and doing it twice changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import time
 from typing import Any
 
 import numpy as np
@@ -118,6 +120,10 @@ def _remove_temporaries(directory: Directory, feed: str) -> None:
     for name in directory.names():
         if name.startswith((f"{TEMPORARY}chunk_", f"{TEMPORARY}{feed}.reg")):
             directory.remove(name)
+        elif name.startswith(f"{TEMPORARY}settings"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - os.stat(name, dir_fd=directory.fd).st_mtime > 60:
+                    directory.remove(name)
 
 
 def _refuse_links(chunk: WritableChunk) -> None:

@@ -171,8 +171,8 @@ class Writer:
             if self._unsure:
                 self._check()
             self._unsure = True
-            count = self._count
-            if create_index or count >= self._limit:
+            count, now = self._count, time.time_ns() // 1000
+            if create_index or count >= self._limit or now >= self._rotate_at:
                 self._unsure = False
                 return self._append_one(values, create_index)
             stamps: Sequence[Any] = values
@@ -185,7 +185,6 @@ class Writer:
                         break
             except _NOT_PLAIN:
                 stamps = self._put_checked(at, values)
-            now = time.time_ns() // 1000
             try:
                 for column, clock, state in self._clocks:
                     value = stamps[column]
@@ -205,8 +204,6 @@ class Writer:
             self._count = count + 1
             position = self._base + count
             self._unsure = False  # from here on a signal handler may write
-            if now >= self._rotate_at:
-                self._limit = -1  # the next write goes through `_append`, which rotates first
             return position
 
     def _put_checked(self, at: int, values: tuple[Any, ...]) -> list[Any]:
@@ -260,21 +257,18 @@ class Writer:
             if self._unsure:
                 self._check()
             self._unsure = True
-            count = self._count
+            count, now = self._count, time.time_ns() // 1000
             stop = count + rows
-            if stop > self._limit:
+            if stop > self._limit or now >= self._rotate_at:
                 return self._append_held(np.frombuffer(raw, self.layout.dtype), rows, False)
             at = self._offset + count * self._size
             self._buffer[at : at + len(raw)] = raw
             self._stats.observe_few(raw, rows, count)
-            now = time.time_ns() // 1000
             self._words[fmt.HEARTBEAT] = now
             self._publish(stop)
             self._count = stop
             position = self._base + count
             self._unsure = False
-            if now >= self._rotate_at:
-                self._limit = -1
             return position
 
     def write_batch_bytes(self, buffer: Any, create_index: bool = False) -> int:
