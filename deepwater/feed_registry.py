@@ -20,7 +20,7 @@ from deepwater.errors import CorruptFileError, DeepwaterError
 from deepwater.files import Directory
 from deepwater.layout import Layout
 from deepwater.schema import FeedSpec
-from deepwater.segment import Segment
+from deepwater.segment import Segment, read_published
 from deepwater.timestamps import now_us
 
 Rows = npt.NDArray[Any]
@@ -81,18 +81,13 @@ def read_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> 
     A damaged header counts as no registry, and rows from the first damaged one on are left out:
     the chunks themselves know better.
     """
-    empty = np.zeros(0, row_layout(len(layout.clocks)).dtype)
+    dtype = row_layout(len(layout.clocks)).dtype
     try:
-        segment = Segment.open(directory, registry_name(feed), fmt.FEED_REGISTRY, ids)
+        rows = read_published(directory, registry_name(feed), fmt.FEED_REGISTRY, ids, dtype)
     except (FileNotFoundError, CorruptFileError):
-        return empty
-    try:
-        if segment.identity.record_size != empty.itemsize:
-            return empty
-        rows = valid_prefix(segment.copy(empty.dtype))
-        return rows if len(rows) and rows["chunk_id"][0] == 1 else empty
-    finally:
-        segment.close()
+        return np.zeros(0, dtype)
+    rows = valid_prefix(rows)
+    return rows if len(rows) and rows["chunk_id"][0] == 1 else rows[:0]
 
 
 def valid_prefix(rows: Rows) -> Rows:

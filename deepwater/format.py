@@ -191,6 +191,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
@@ -379,8 +380,11 @@ def pack_identity(i: Identity) -> bytes:
     return body + _CRC.pack(crc32(body))
 
 
+@lru_cache(maxsize=1024)
 def parse_identity(data: bytes, path: str) -> Identity:
     """Read and check the first 512 bytes of a file: in this order magic, order, version, CRC, sizes.
+
+    The answer to the same bytes is kept: a file that is opened again is not parsed again.
 
     Raises
     ------
@@ -440,6 +444,7 @@ def _contradiction(i: Identity) -> str | None:
     return next((message for holds, message in checks if not holds), None)
 
 
+@lru_cache(maxsize=256)
 def parse_static(data: bytes, identity: Identity, path: str) -> Static:
     """Read and check the static bytes (exactly `static_size` of them)."""
     if len(data) != identity.static_size or crc32(data) != identity.static_crc:

@@ -225,6 +225,32 @@ class Segment:
                 os.close(fd)
 
 
+def read_published(
+    directory: Directory, name: str, kind: bytes, ids: fmt.Ids, dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """The published records of a small file as a writeable copy; it is read, not mapped.
+
+    Raises
+    ------
+    FileNotFoundError, CorruptFileError
+        As `Segment.open`.
+    """
+    path = directory.name_of(name)
+    fd, info = directory.open(name)
+    try:
+        identity, _ = read_header(fd, info.st_size, path)
+        _expect(identity, kind, ids, path)
+        if identity.record_size != dtype.itemsize:
+            reason = f"records of {identity.record_size} bytes, expected {dtype.itemsize}"
+            raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
+        word = int.from_bytes(os.pread(fd, 8, 8 * fmt.COMMIT), "little")
+        count = min(word & fmt.COUNT_MASK, (info.st_size - identity.data_offset) // identity.record_size)
+        data = os.pread(fd, count * identity.record_size, identity.data_offset)
+        return np.frombuffer(bytearray(data[: len(data) - len(data) % dtype.itemsize]), dtype)
+    finally:
+        os.close(fd)
+
+
 def read_header(fd: int, size: int, path: str) -> tuple[fmt.Identity, fmt.Static]:
     """Check a file's header and its size against each other, before anything is mapped.
 
@@ -234,7 +260,7 @@ def read_header(fd: int, size: int, path: str) -> tuple[fmt.Identity, fmt.Static
         With the reason.
     """
     head = os.pread(fd, fmt.HEADER_READ, 0)
-    identity = fmt.parse_identity(head, path)
+    identity = fmt.parse_identity(head[: fmt.IDENTITY_SIZE], path)
     wrong = size < identity.file_size or size % fmt.PAGE if identity.kind in fmt.GROWING else size != identity.file_size
     if wrong:
         reason = f"{size} bytes, the header says {identity.file_size}: the file was cut or extended"

@@ -420,7 +420,6 @@ def test_times_that_a_clock_takes(value: Any, wanted: int) -> None:
         (np.datetime64(1, "ns"), "has a part below a microsecond; round it"),
         (np.datetime64(-1, "us"), "is before 1970"),
         (np.datetime64("NaT", "us"), "NaT is missing"),
-        (np.datetime64("NaT", "us"), "NaT is missing"),
         (pd.NaT, "NaT is missing"),
         ("2026-01-01", "is text and uint64 is not"),
         (math.nan, "nan does not fit"),

@@ -162,12 +162,22 @@ async def _receive(link: Link, socket: ClientConnection, ingest: Ingest, wanted:
         async with asyncio.timeout(link.idle_s) as deadline:
             while True:
                 data = await socket.recv(decode=False)
-                ingest.frame(data, now_us())
+                _take(ingest, data)
                 if ingest.stale:
                     wanted.set()
                 deadline.reschedule(loop.time() + link.idle_s)
     except TimeoutError as error:
         raise TimeoutError(f"no frame for {link.idle_s:g} s") from error
+
+
+def _take(ingest: Ingest, data: bytes) -> None:
+    """Hand a frame on. What the store refuses is not to be taken for a lost connection."""
+    try:
+        ingest.frame(data, now_us())
+    except OSError as error:
+        if isinstance(error, DeepwaterError):
+            raise
+        raise DeepwaterError(f"what was received can not be stored: {error}") from error
 
 
 async def _resync(

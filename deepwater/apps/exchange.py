@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
@@ -106,8 +107,9 @@ class Exchange:
         try:
             self._server = await listen(self._handle, self._host, self._port, compression=None, close_timeout=_CLOSE_S)
         except OSError as error:
+            hint = "; take another port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
             raise DeepwaterError(
-                f"can not listen at {self._host}:{self._port}: {error.strerror or error}; take another port",
+                f"can not listen at {self._host}:{self._port}: {error.strerror or error}{hint}",
                 port=self._port,
             ) from error
         self._running = asyncio.create_task(self.stream.run())

@@ -41,6 +41,7 @@ from deepwater.apps.trade_ids import MISSING_MAX, TradeIds
 __all__ = ["Ingest", "ProtocolBreach"]
 
 _log = logging.getLogger("deepwater.recorder")
+_TEXT_MAX = 300  # of what the exchange says
 
 
 class ProtocolBreach(Exception):  # noqa: N818 - it ends a connection, not the recording
@@ -122,7 +123,7 @@ class Ingest:
                 self._books[product] = BookFeed(product, outlet, counters, self.stale)
             if "market_trades" in channels:
                 outlet, tail = self._open(sink, specs.TRADES, product, MISSING_MAX)
-                ids = TradeIds.resume(tail["trade_id"].tolist())
+                ids = TradeIds.resume(tail["trade_id"].tolist(), tail["ev_us"].tolist())
                 self._trades[product] = TradesFeed(outlet, counters, ids)
 
     def _open(self, sink: Sink, kind: str, product: str, count: int) -> tuple[Outlet, Records]:
@@ -230,9 +231,10 @@ class Ingest:
             last.parts.append(records)
 
     def _error(self, frame: coinbase.ErrorFrame) -> None:
+        text = frame.message if len(frame.message) <= _TEXT_MAX else f"{frame.message[:_TEXT_MAX]}..."
         self._counters.errors += 1
-        self._counters.last_error = f"exchange: {frame.message}"
-        _log.warning("the exchange says: %s", frame.message)
+        self._counters.last_error = f"exchange: {text}"
+        _log.warning("the exchange says: %s", text)
 
     def _bad(self, error: coinbase.FrameError, data: bytes, recv_us: int) -> bool:
         """Count a frame that could not be used. With a number its loss is marked here, else by the next."""

@@ -4,12 +4,16 @@ Invariants
     - `proc_us`, the primary clock, never decreases within the feed, across restarts too: it is the
       local time just before the write, or the last one written if the local clock stepped back;
     - what could not be stored is never silent: while there is no space, records are counted and let
-      go, and the first write that finds space is preceded by a gap mark with their number and time;
+      go, and the first write that finds space is preceded by a gap mark with their number and time.
+      A mark may find space where the records behind it do not; then the next try waits, 1 s to 1 min,
+      or every frame of a full disk would leave a mark;
     - any other failure of a write is raised: the recorder must not go on beside a damaged feed.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +24,9 @@ from deepwater.errors import StorageFullError
 
 __all__ = ["Outlet", "now_us"]
 
+_log = logging.getLogger("deepwater.recorder")
 _REASON_BYTES = 72  # what a mark holds
+_PAUSE_US, _PAUSE_MAX_US = 1_000_000, 60_000_000
 
 
 def now_us() -> int:
@@ -68,6 +74,8 @@ class Outlet:
         self._counters = counters
         self._now = now
         self._unstored: _Unstored | None = None
+        self._pause_us = 0
+        self._retry_us = 0
         counters.feeds.setdefault(name, 0)
 
     @property
@@ -94,12 +102,20 @@ class Outlet:
             return True
         stamp = max(self._now(), self.last_us)
         records["proc_us"] = stamp
+        missing = self._unstored
+        if missing is not None and 0 < self._retry_us - stamp <= _PAUSE_MAX_US:
+            self._let_go(len(records), stamp, missing.reason)
+            return False
         try:
             self._settle(stamp)
             self._writer.write_batch(records, create_index=snapshot)
         except StorageFullError as error:
-            self._let_go(len(records), stamp, f"storage full: {error}")
+            if missing is not None and self._unstored is None:  # marked in vain
+                self._pause_us = min(max(2 * self._pause_us, _PAUSE_US), _PAUSE_MAX_US)
+                self._retry_us = stamp + self._pause_us
+            self._let_go(len(records), stamp, f"storage full: {os.strerror(error.errno) if error.errno else error}")
             return False
+        self._pause_us = self._retry_us = 0
         self.last_us = stamp
         self._counters.feeds[self.name] += len(records)
         return True
@@ -144,4 +160,5 @@ class Outlet:
         self._counters.last_error = f"feed {self.name!r}: {reason}"
         if self._unstored is None:
             self._unstored = _Unstored(0, max(self.last_us, 0) or stamp, reason)
+            _log.warning("feed %r: %s; what comes is let go until there is space", self.name, reason)
         self._unstored.rows += rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,7 @@ from typing import Self
 import numpy as np
 
 from deepwater.apps.sink import FeedWriter, Records
+from deepwater.errors import DeepwaterError
 from deepwater.platform import Platform
 from deepwater.schema import FeedSpec
 
@@ -29,6 +31,7 @@ class PlatformSink:
         self._platform = Platform(base_path)
         self._close = contextlib.ExitStack()
         self._close.callback(self._platform.close)
+        self._places: dict[str, tuple[int, int]] = {}
 
     def open(self, spec: FeedSpec) -> FeedWriter:
         """Create the feed if it is absent and open its writer; see `Sink.open`.
@@ -44,12 +47,22 @@ class PlatformSink:
         writer: FeedWriter = self._platform.create_writer(spec.feed_name)
         self._close.callback(writer.close)
         self._close.callback(writer.flush)  # last in, first out
+        path = os.path.join(self._platform.base_path, "data", spec.feed_name)
+        place = _place(path)
+        if place is not None:
+            self._places[path] = place
         return writer
 
     def tail(self, spec: FeedSpec, count: int) -> Records:
         """See `Sink.tail`."""
         with self._platform.create_reader(spec.feed_name) as reader:
             return np.array(reader.latest(count).to_numpy())
+
+    def check(self) -> None:
+        """See `Sink.check`: the feeds' directories are those that were opened, or somebody removed them."""
+        for path, place in self._places.items():
+            if _place(path) != place:
+                raise DeepwaterError(f"{path} was removed while it was written: what came since is lost", path=path)
 
     def close(self) -> None:
         """Flush and close the writers, the latest opened first, then the store. Idempotent."""
@@ -62,3 +75,12 @@ class PlatformSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    """Which directory it is; None if there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

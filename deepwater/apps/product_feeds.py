@@ -33,7 +33,15 @@ class BookFeed:
         self._stale = stale
 
     def write(self, records: Records, snapshot: bool, recv_us: int) -> None:
-        """Append the levels of one frame; a snapshot is one indexed write. `recv_us` is not used."""
+        """Append the levels of one frame; a snapshot is one indexed write.
+
+        A snapshot without levels can not be indexed. It is marked as a gap: the snapshot before it
+        is not the book any more.
+        """
+        if snapshot and not len(records):
+            from_us = self.outlet.last_us or recv_us
+            self.outlet.gap(lost=None, from_us=from_us, to_us=recv_us, reason="snapshot without levels")
+            return
         was_full = self.outlet.full
         if not self.outlet.write(records, snapshot):
             return
@@ -65,16 +73,16 @@ class TradesFeed:
     def write(self, records: Records, snapshot: bool, recv_us: int) -> None:
         """Append the new ones of one frame's trades (oldest first). `snapshot` is not used.
 
-        They are one write, but for ids jumped over: those are marked just before the trade behind
-        them, with the time from the feed's last record to `recv_us`. A trade that was missing may
-        come yet; then it is stored behind its mark.
+        They are one write, but for ids jumped over or begun anew: those are marked just before the
+        trade behind them, with the time from the feed's last record to `recv_us`. A trade that was
+        missing may come yet; then it is stored behind its mark.
         """
-        new, holes = self._ids.admit(records["trade_id"].tolist())
+        new, holes = self._ids.admit(records["trade_id"].tolist(), records["ev_us"].tolist())
         self._counters.duplicates += new.count(False)
         start = 0
         for index, hole in holes:
             self._append(records[start:index], new[start:index])
-            self._counters.lost_trades += hole.lost
+            self._counters.lost_trades += hole.lost or 0
             from_us = self.outlet.last_us or recv_us
             self.outlet.gap(lost=hole.lost, from_us=from_us, to_us=recv_us, reason=hole.reason)
             start = index

@@ -26,6 +26,7 @@ __all__ = ["DEFAULT_URI", "Stop", "record", "run_recorder"]
 
 DEFAULT_URI = "wss://advanced-trade-ws.coinbase.com"
 _STATUS_EVERY_S = 0.5
+_WATCH_EVERY_S = 1.0
 
 OnStatus = Callable[[Counters], None]
 
@@ -82,9 +83,9 @@ def run_recorder(
     Raises
     ------
     DeepwaterError
-        Of a bad URI, product or channel, at once; of a feed another process records; of a write that
-        failed for another reason than want of space. An unreachable endpoint is not an error: it is
-        tried until the end (`last_error` tells).
+        Of a bad URI, product or channel, at once; of a feed another process records; of a store that
+        was removed; of a write that failed for another reason than want of space. An unreachable
+        endpoint is not an error: it is tried until the end (`last_error` tells).
 
     Notes
     -----
@@ -133,6 +134,7 @@ async def record(
         asyncio.create_task(keep_connected(link, ingest, group, list(channels), pacer, counters))
         for ingest, group in zip(ingests, groups, strict=True)
     ]
+    tasks.append(asyncio.create_task(_watch(sink)))
     if on_status is not None:
         tasks.append(asyncio.create_task(_report(on_status, counters)))
     try:
@@ -166,6 +168,13 @@ async def _report(on_status: OnStatus, counters: Counters) -> None:
     while True:
         await asyncio.sleep(_STATUS_EVERY_S)
         on_status(counters)
+
+
+async def _watch(sink: Sink) -> None:
+    """End the recording when the store is taken away under it: mapped files can be written without a name."""
+    while True:
+        await asyncio.sleep(_WATCH_EVERY_S)
+        sink.check()
 
 
 def _check_channels(channels: Sequence[str]) -> None:

@@ -53,3 +53,7 @@ class Sink(Protocol):
     def tail(self, spec: FeedSpec, count: int) -> Records:
         """Return a copy of the last `count` records of the feed; fewer, or none, if it is shorter."""
         ...
+
+    def check(self) -> None:
+        """Raise `DeepwaterError` if what is written now can not be found again. Called about once a second."""
+        ...

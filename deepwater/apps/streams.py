@@ -15,6 +15,7 @@ from typing import IO, Protocol
 
 from deepwater.apps.exchange_session import ClientSession, Outgoing
 from deepwater.apps.market import Market
+from deepwater.apps.subscriptions import check_products
 from deepwater.apps.tape import TapeFrame, read_tape
 from deepwater.errors import DeepwaterError
 
@@ -87,6 +88,7 @@ class Synthetic:
         depth: int = 500,
         steps: int | None = None,
     ) -> None:
+        check_products(products)
         self.market = Market(products, seed, depth)
         self.finished = asyncio.Event()
         self._rate = rate

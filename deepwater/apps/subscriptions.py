@@ -8,6 +8,7 @@ within 5 seconds of connecting.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
@@ -26,6 +27,7 @@ __all__ = [
     "MESSAGES_PER_SECOND",
     "SUBSCRIBE_WITHIN_S",
     "Pacer",
+    "check_products",
     "message",
     "spread",
     "subscribe",
@@ -35,6 +37,7 @@ CHANNELS = ("level2", "market_trades")
 LEVEL2_PRODUCTS_MAX = 30
 MESSAGES_PER_SECOND = 8
 SUBSCRIBE_WITHIN_S = 5.0
+_PRODUCT = re.compile(r"[A-Z0-9]+(?:[-.][A-Z0-9]+)*")
 
 
 def message(kind: str, channel: str, products: Sequence[str] = ()) -> str:
@@ -75,24 +78,41 @@ def subscribe(channels: Sequence[str], products: Sequence[str]) -> list[str]:
     return [message("subscribe", channel, products) for channel in channels] + [message("subscribe", "heartbeats")]
 
 
+def check_products(products: Sequence[str]) -> None:
+    """See that these can be product ids of the exchange; whether it has them only it can say.
+
+    Raises
+    ------
+    DeepwaterError
+        If there is none, one is named twice (two connections would write one feed), or one is not
+        made of capitals and digits, as all are: its feeds would stay empty.
+    """
+    if not products:
+        raise DeepwaterError("no product to record: expected at least one, e.g. BTC-USD")
+    for product in products:
+        if not _PRODUCT.fullmatch(product):
+            meant = product.upper()
+            hint = f"did you mean {meant}?" if _PRODUCT.fullmatch(meant) else "expected e.g. BTC-USD"
+            raise DeepwaterError(f"product {product!r} is not allowed: {hint}", product=product)
+    if len(set(products)) < len(products):
+        twice = next(name for name in products if list(products).count(name) > 1)
+        raise DeepwaterError(f"product {twice!r} is named twice: name each product once", product=twice)
+
+
 def spread(products: Sequence[str], size: int = LEVEL2_PRODUCTS_MAX) -> list[list[str]]:
     """Share the products out over as few connections as the limit allows, evenly, order kept.
 
     Raises
     ------
     DeepwaterError
-        If there is no product, or one is named twice (two connections would write one feed).
+        See `check_products`.
 
     Examples
     --------
     >>> [len(group) for group in spread([f"P{i}-USD" for i in range(61)])]
     [21, 20, 20]
     """
-    if not products:
-        raise DeepwaterError("no product to record: expected at least one, e.g. BTC-USD")
-    if len(set(products)) < len(products):
-        twice = next(name for name in products if list(products).count(name) > 1)
-        raise DeepwaterError(f"product {twice!r} is named twice: name each product once", product=twice)
+    check_products(products)
     groups = -(-len(products) // size)
     base, more = divmod(len(products), groups)
     starts = [i * base + min(i, more) for i in range(groups + 1)]

@@ -50,8 +50,8 @@ def read_tape(tape: str | Path | IO[bytes]) -> Iterator[TapeFrame]:
                 entry = json.loads(line) if line.strip() else None
             except ValueError as error:
                 raise DeepwaterError(
-                    f"tape {tape}: line {number} is not JSON ({error}); is it compressed? Then pass the "
-                    "stream of its decompressor",
+                    f"tape {tape}: line {number} is not JSON ({error}); is it compressed? Then its name ends "
+                    "in .gz or .zst",
                     line=number,
                 ) from error
             frame = _frame(entry)

@@ -7,6 +7,7 @@ come. So two things are kept per product: the highest id seen, and the ids below
 Rule
     above the highest   new; the ids jumped over become missing
     missing             new, though late: stored when it comes, once
+    later by a second   new, and the numbers have begun anew: a repeat is no later than what was seen
     else                a repeat, or older than the recording: not stored
 
 Memory is bounded: of the missing ids at least the newest `MISSING_MAX` are kept, and at most twice as
@@ -16,12 +17,13 @@ seen. It needs memory in the ordinary case, and forgets exactly when a long outa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["MISSING_MAX", "Hole", "TradeIds"]
+__all__ = ["MISSING_MAX", "Anew", "Hole", "TradeIds"]
 
 MISSING_MAX = 65_536
+_LATER_US = 1_000_000  # trades of one numbering are not out of order by this much
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,20 @@ class Hole:
         return f"trade ids {self.first}..{self.last} missing"
 
 
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """The exchange numbers anew: `first` came where an id above `high` was due."""
+
+    high: int
+    first: int
+    lost: None = None
+
+    @property
+    def reason(self) -> str:
+        """One line for the mark."""
+        return f"trade ids anew: {self.first} after {self.high}"
+
+
 @dataclass(slots=True)
 class TradeIds:
     """The trade ids of one product. Not thread-safe; one owner.
@@ -60,27 +76,40 @@ class TradeIds:
     """
 
     high: int = -1
+    latest_us: int = 0  # the latest time of a trade that was admitted
     missing: dict[int, None] = field(default_factory=dict)  # a dict keeps its order: oldest first
 
     @classmethod
-    def resume(cls, stored: Iterable[int]) -> TradeIds:
+    def resume(cls, stored: Sequence[int], times_us: Sequence[int] = ()) -> TradeIds:
         """The state after `stored` (ids in the order of the feed) was written by an earlier life."""
-        ids = cls()
-        ids.admit(sorted(set(stored)))
+        replayed = cls()
+        _, breaks = replayed.admit(stored, times_us)
+        begin = next((index for index, found in reversed(breaks) if isinstance(found, Anew)), 0)
+        ids = cls(latest_us=replayed.latest_us)
+        ids.admit(sorted(set(stored[begin:])))
         return ids
 
-    def admit(self, ids: Iterable[int]) -> tuple[list[bool], list[tuple[int, Hole]]]:
+    def admit(
+        self, ids: Sequence[int], times_us: Sequence[int] = ()
+    ) -> tuple[list[bool], list[tuple[int, Hole | Anew]]]:
         """Say which of `ids` (oldest first) are new, and which were jumped over.
+
+        Parameters
+        ----------
+        ids : sequence of int
+        times_us : sequence of int
+            When each happened, by the exchange; without them no numbering begins anew.
 
         Returns
         -------
-        (list of bool, list of (int, Hole))
-            One flag per id, True = store it; the holes that opened, in order, each with the index in
-            `ids` of the id behind it.
+        (list of bool, list of (int, Hole or Anew))
+            One flag per id, True = store it; the breaks, in order, each with the index in `ids` of the
+            id behind it.
         """
         flags: list[bool] = []
-        holes: list[tuple[int, Hole]] = []
+        holes: list[tuple[int, Hole | Anew]] = []
         for index, number in enumerate(ids):
+            time_us = times_us[index] if times_us else 0
             if number > self.high:
                 if self.high >= 0 and number > self.high + 1:
                     holes.append((index, self._jump(number)))
@@ -89,8 +118,15 @@ class TradeIds:
             elif number in self.missing:
                 del self.missing[number]
                 flags.append(True)
+            elif time_us > self.latest_us + _LATER_US:
+                holes.append((index, Anew(self.high, number)))
+                self.high = number
+                self.missing.clear()
+                flags.append(True)
             else:
                 flags.append(False)
+                continue
+            self.latest_us = max(self.latest_us, time_us)
         return flags, holes
 
     def withdraw(self, ids: Iterable[int]) -> None:

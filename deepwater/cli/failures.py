@@ -9,7 +9,7 @@ from typing import Any
 
 from deepwater.errors import DeepwaterError
 
-__all__ = ["FAILED", "INTERRUPTED", "OK", "USAGE", "UsageError", "describe", "is_debugging", "message"]
+__all__ = ["FAILED", "INTERRUPTED", "OK", "USAGE", "UsageError", "describe", "is_debugging", "message", "one_line"]
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEBUG_VARIABLE = "DEEPWATER_DEBUG"
@@ -58,7 +58,7 @@ def message(error: BaseException) -> str:
         text = f"not enough memory{f': {error}' if str(error) else ''}; ask for less, or for columns"
     else:
         text = f"unexpected {type(error).__name__}: {error}; {DEBUG_VARIABLE}=1 shows where"
-    return _one_line(text)
+    return one_line(text)
 
 
 def describe(error: BaseException, *, as_json: bool) -> str:
@@ -79,7 +79,7 @@ def _is_path(name: object) -> bool:
     return isinstance(name, (str, bytes)) and bool(name)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Join lines, and escape what a terminal would act on."""
     joined = " ".join(text.split())
     return joined if joined.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)

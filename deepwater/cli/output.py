@@ -202,5 +202,5 @@ def _is_special(path: Any) -> bool:
     except OSError:
         return False
     if stat.S_ISDIR(mode):
-        raise UsageError(f"-o {path}: is a directory; name a file in it")
+        raise UsageError(f"-o {path}: is a directory; name a file in it", "deepwater query")
     return not stat.S_ISREG(mode)

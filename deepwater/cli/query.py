@@ -41,7 +41,7 @@ def query(args: argparse.Namespace) -> int:
         with output.destination(args.output, force=args.force) as out:
             note = _write(window, out, form, args)
     if empty and form != "json":
-        note = _about_nothing(args.feed, window.coverage)
+        note = _about_nothing(args.feed, window.coverage, args.start is not None and args.end is not None)
     if note:
         output.say(note)
     return OK
@@ -107,11 +107,11 @@ def _is_stdout(path: str | None) -> bool:
     return path in (None, "-")
 
 
-def _about_nothing(feed: str, coverage: Coverage | None) -> str:
+def _about_nothing(feed: str, coverage: Coverage | None, both: bool) -> str:
     """Say why there is no row: what was asked for and what there is."""
     if coverage is None or not coverage.records:
         return f"no rows: feed {feed} is empty"
-    if coverage.lo > coverage.hi:
+    if coverage.lo > coverage.hi and both:
         return "no rows: --start is after --end"
     covers = f"{format_us(coverage.first_us)} to {format_us(coverage.last_us)}"
     text = f"no rows: feed {feed} covers {covers} ({coverage.records:,} records)"

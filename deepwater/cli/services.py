@@ -45,7 +45,8 @@ def record_coinbase(args: argparse.Namespace) -> int:
     Raises
     ------
     DeepwaterError
-        Also if the time was over without a single frame: what was asked for was not done.
+        Also if the time was over without a single frame, or with errors of the exchange only: what was
+        asked for was not done.
     """
     with apps_needed("record"):
         from deepwater.apps.recorder import DEFAULT_URI, run_recorder
@@ -68,6 +69,8 @@ def record_coinbase(args: argparse.Namespace) -> int:
         raise DeepwaterError(
             f"nothing came from {uri} in {args.duration:g} s{why}; check the URI and the network", uri=uri
         )
+    if counters.errors and not counters.trades + counters.levels and counters.stopped == "duration":
+        raise DeepwaterError(f"nothing was recorded from {uri}: {counters.last_error}", uri=uri)
     if args.json:
         output.write(json.dumps(counters.to_json()) + "\n")
     else:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 
 from deepwater.cli import output
+from deepwater.cli.failures import one_line
 
 __all__ = ["StatusLine"]
 
@@ -32,7 +33,7 @@ class StatusLine:
     def show(self, text: str, *, last: bool = False) -> None:
         """Show a state; the `last` one always, and it stays."""
         if self._tty:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            width = self._width()
             cut = text[: width - 1]  # a full line would wrap, and stay
             self._put("\r" + cut.ljust(len(self._shown)) + ("\n" if last else ""))
             self._shown = "" if last else cut
@@ -45,6 +46,14 @@ class StatusLine:
         if self._shown:
             self._put("\r" + " " * len(self._shown) + "\r")
             self._shown = ""
+
+    @staticmethod
+    def _width() -> int:
+        """Columns of the terminal, which may be gone: the work goes on without it."""
+        try:
+            return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        except (OSError, ValueError):
+            return 80
 
     @staticmethod
     def _put(text: str) -> None:
@@ -73,4 +82,4 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._line.clear()
-        output.say(" ".join(self.format(record).split()))
+        output.say(one_line(self.format(record)))

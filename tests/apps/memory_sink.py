@@ -21,6 +21,7 @@ class MemoryFeed:
     batches: list[tuple[np.ndarray[Any, Any], bool]] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
     full: bool = False
+    marks_full: bool | None = None  # None: as `full`
     flushed: int = 0
 
     @property
@@ -50,7 +51,8 @@ class MemoryFeed:
         to_us: int | None = None,
         reason: str = "",
     ) -> int:
-        self._room()
+        if self.full if self.marks_full is None else self.marks_full:
+            raise StorageFullError("no space", errno=errno.ENOSPC, path="memory")
         assert from_us is not None
         assert to_us is not None
         assert 0 < from_us <= to_us
@@ -82,3 +84,6 @@ class MemorySink:
 
     def tail(self, spec: FeedSpec, count: int) -> np.ndarray[Any, Any]:
         return self.feeds[spec.feed_name].records[-count:]
+
+    def check(self) -> None:
+        pass

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deepwater.apps import trade_ids
 from deepwater.apps.sequence import Jump, Sequence
-from deepwater.apps.trade_ids import Hole, TradeIds
+from deepwater.apps.trade_ids import Anew, Hole, TradeIds
 
 
 def test_a_connection_counts_from_zero() -> None:
@@ -100,3 +100,36 @@ def test_what_could_not_be_stored_may_come_again() -> None:
     ids.admit([1, 2, 3])
     ids.withdraw([2, 3])
     assert ids.admit([1, 2, 3, 4]) == ([False, True, True, True], [])
+
+
+SECOND = 1_000_000
+
+
+def test_a_numbering_that_begins_anew_is_named_and_its_trades_are_new() -> None:
+    ids = TradeIds()
+    ids.admit([100, 101], [10 * SECOND, 11 * SECOND])
+    assert ids.admit([5, 6, 7], [10 * SECOND, 20 * SECOND, 21 * SECOND]) == ([False, True, True], [(1, Anew(101, 6))])
+    assert ids.admit([6, 7, 8], [20 * SECOND, 21 * SECOND, 22 * SECOND]) == ([False, False, True], [])
+    assert len(Anew(2**63 - 1, 2**63 - 2).reason) <= 72
+
+
+def test_repeats_of_old_trades_are_no_new_numbering() -> None:
+    ids = TradeIds()
+    ids.admit([100, 103], [10 * SECOND, 11 * SECOND])
+    flags, holes = ids.admit([98, 99, 100, 101, 103], [8 * SECOND, 12 * SECOND, 10 * SECOND, 12 * SECOND, 11 * SECOND])
+    assert (flags, holes) == ([False, False, False, True, False], [])
+
+
+def test_one_absurd_id_does_not_end_the_trades() -> None:
+    ids = TradeIds()
+    ids.admit([1], [SECOND])
+    ids.admit([2**63 - 1], [2 * SECOND])
+    flags, _ = ids.admit([2, 3, 4, 5], [3 * SECOND, 4 * SECOND, 5 * SECOND, 6 * SECOND])
+    assert flags[1:] == [True, True, True]
+
+
+def test_a_new_life_knows_which_numbering_is_the_last() -> None:
+    stored, times = [100, 101, 5, 6, 8], [SECOND * at for at in (10, 11, 20, 21, 22)]
+    ids = TradeIds.resume(stored, times)
+    assert (ids.high, list(ids.missing), ids.latest_us) == (8, [7], 22 * SECOND)
+    assert ids.admit([6, 7, 8, 9], [SECOND * at for at in (21, 21, 22, 23)]) == ([False, True, False, True], [])

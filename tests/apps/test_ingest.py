@@ -245,3 +245,30 @@ def test_counters_can_be_shown_and_kept() -> None:
     assert (kept.frames, bench.counters.frames) == (1, 2)
     assert shown["feeds"]["CB-L2-A"] == 2
     assert shown["handling"]["count"] == 1
+
+
+def test_an_exchange_that_numbers_its_trades_anew_is_marked_and_recorded() -> None:
+    bench = Bench(["A"])
+    bench.take(trades(0, trade("A", 900)), trades(1, trade("A", 901)))
+    bench.ingest.disconnected("closed with 1001")
+    bench.ingest.connected()
+    later = [trade("A", number) | {"time": f"2026-08-09T05:24:0{number}Z"} for number in (3, 2, 1)]
+    bench.take(trades(0, *later))
+    assert bench.feed("CB-TRADES-A").records["trade_id"].tolist() == [900, 901, 1, 2, 3]
+    assert bench.gaps["CB-TRADES-A"] == [(2, "reconnect: closed with 1001"), (2, "trade ids anew: 1 after 901")]
+    assert (bench.counters.duplicates, bench.counters.lost_trades) == (0, 0)
+
+
+@pytest.mark.parametrize("updates", [[], None])
+def test_a_snapshot_without_levels_is_a_gap_and_no_snapshot(updates: list[object] | None) -> None:
+    bench = Bench(["A"])
+    emptied = frame("l2_data", 1, [{"type": "snapshot", "product_id": "A", "updates": updates}])
+    bench.take(l2(0, "snapshot", "A", *SNAPSHOT), emptied, l2(2, "update", "A", level("bid", "9", "1")))
+    assert bench.gaps["CB-L2-A"] == [(2, "snapshot without levels")]
+    assert (bench.counters.snapshots, bench.counters.levels) == (1, 3)
+
+
+def test_what_the_exchange_says_is_cut() -> None:
+    bench = Bench(["A"])
+    bench.take(b'{"type":"error","message":"' + b"x" * 10_000 + b'"}')
+    assert len(bench.counters.last_error) < 400

@@ -13,6 +13,8 @@ from deepwater.apps.counters import Counters, Latency
 from deepwater.apps.outlet import Outlet
 from deepwater.errors import CorruptFileError
 
+SECOND = 1_000_000
+
 
 def outlet(times: list[int], last_us: int = 0) -> tuple[Outlet, MemoryFeed, Counters]:
     feed = MemoryFeed(specs.spec(specs.TRADES, "A-USD"))
@@ -110,3 +112,38 @@ def test_quantiles_are_upper_bounds_within_a_factor_of_two(values: list[int], q:
     assert exact <= latency.quantile_us(q) <= max(2 * exact, exact)
     assert latency.max_us == max(values)
     assert latency.to_json()["count"] == len(values)
+
+
+def test_a_disk_with_room_for_marks_only_is_not_marked_with_every_frame() -> None:
+    frames = 100_000
+    out, feed, counters = outlet([at * 10_000 for at in range(1, frames + 3)])  # 1000 s, 100 frames a second
+    out.write(records(1))
+    feed.full, feed.marks_full = True, False
+    for _ in range(frames):
+        assert not out.write(records(1))
+    assert 5 <= len(feed.gaps) <= 30
+    feed.full = False
+    out.settle()
+    assert sum(gap["lost"] for gap in feed.gaps) == frames == counters.unstored
+
+
+def test_space_is_found_within_the_minute_and_tried_for_at_once_the_next_time() -> None:
+    out, feed, _ = outlet([SECOND * at for at in (1, 2, 3, 4, 5, 6, 7, 8, 9)])
+    out.write(records(1))
+    feed.full, feed.marks_full = True, False
+    assert [out.write(records(1)) for _ in range(2)] == [False, False]
+    feed.full = False
+    assert [out.write(records(1)) for _ in range(2)] == [True, True]
+    feed.full = True
+    assert not out.write(records(1))
+    feed.full = False
+    assert out.write(records(1))
+
+
+def test_a_clock_set_back_does_not_keep_a_feed_waiting() -> None:
+    out, feed, _ = outlet([SECOND, 10**6 * SECOND, 10**6 * SECOND, 2 * SECOND])
+    out.write(records(1))
+    feed.full, feed.marks_full = True, False
+    assert [out.write(records(1)) for _ in range(2)] == [False, False]
+    feed.full = False
+    assert out.write(records(1))

@@ -255,3 +255,26 @@ def test_a_signal_ends_a_recording_cleanly(number: signal.Signals, tmp_store: Pa
     with Platform(tmp_store) as store:
         assert last.split() == ["stopped", "by", number.name, str(len(store["CB-L2-BTC-USD"]))]
         assert [mark["reason"] for mark in store["CB-L2-BTC-USD"].gaps()] == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_store_that_is_removed_ends_the_recording_and_says_so(again: bool, tmp_store: Path) -> None:
+    def until(exchange: Exchange, session: Session) -> bool:
+        if session.counters.trades and (tmp_store / "data").exists() and not gone:
+            gone.append((tmp_store / "data").rename(tmp_store.with_name("gone")))
+            if again:
+                (tmp_store / "data" / f"CB-L2-{PRODUCTS[0]}").mkdir(parents=True)
+        return False
+
+    gone: list[Path] = []
+    with PlatformSink(tmp_store) as sink, pytest.raises(DeepwaterError, match="was removed while it was written"):
+        record_session(synthetic, PRODUCTS, sink, until=until)
+
+
+def test_a_store_that_fails_is_no_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", "chunk_00000002.bin")
+
+    monkeypatch.setattr("memory_sink.MemoryFeed.write_batch", broken)
+    with pytest.raises(DeepwaterError, match=r"can not be stored.*Permission denied"):
+        record_session(synthetic, PRODUCTS, MemorySink(), until=lambda *_: False)

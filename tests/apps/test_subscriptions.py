@@ -33,9 +33,20 @@ def test_products_are_spread_evenly_over_as_few_connections_as_are_allowed(count
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("products", [[], ["A-USD", "B-USD", "A-USD"]])
-def test_no_product_or_one_named_twice_is_refused(products: list[str]) -> None:
-    with pytest.raises(DeepwaterError):
+@pytest.mark.parametrize(
+    ("products", "said"),
+    [
+        ([], "no product"),
+        (["A-USD", "B-USD", "A-USD"], "'A-USD' is named twice"),
+        (["btc-usd"], "did you mean BTC-USD"),
+        (["BTC-USD", ""], "product '' is not allowed"),
+        (["BTC/USD"], "expected e.g. BTC-USD"),
+        (["BTC-USD\n"], "not allowed"),
+        (["-USD"], "not allowed"),
+    ],
+)
+def test_what_can_be_no_products_is_refused(products: list[str], said: str) -> None:
+    with pytest.raises(DeepwaterError, match=said):
         spread(products)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +18,7 @@ import pytest
 from cli_kit import COMMAND, deepwater, environment, one_line
 
 from deepwater import Platform, cli
+from deepwater.cli.status import StatusLine
 from processes import run_python
 
 MARKET = ["--port", "0", "--rate", "100", "--duration", "100"]
@@ -94,13 +99,46 @@ def test_an_endpoint_that_never_answers_is_a_failure_in_the_end(tmp_store: Path)
     ("words", "said"),
     [
         (["--uri", "http://x", "--product", "BTC-USD"], "is not a websocket address"),
-        (["--uri", "ws://127.0.0.1:1", "--product", "a/b"], "feed name 'CB-L2-a/b' is not allowed"),
+        (["--uri", "ws://127.0.0.1:1", "--product", "a/b"], "product 'a/b' is not allowed"),
         (["--uri", "ws://127.0.0.1:1", "--product", "X", "--product", "X"], "named twice"),
+        (["--uri", "ws://127.0.0.1:1", "--product", "btc-usd"], "did you mean BTC-USD"),
+        (["--uri", "ws://127.0.0.1:1", "--product", ""], "product '' is not allowed"),
     ],
 )
 def test_a_recording_that_cannot_be(words: list[str], said: str, tmp_store: Path) -> None:
     done = deepwater("record", "coinbase", *words, "--base-path", tmp_store, "--duration", "5", code=1)
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_a_product_the_exchange_has_not_is_a_failure_in_the_end(tmp_store: Path) -> None:
+    with started("exchange", *MARKET, "--product", "BTC-USD") as exchange:
+        words = ["--uri", first_line(exchange), "--product", "XX-YY", "--base-path", tmp_store, "--duration", "1"]
+        done = deepwater("record", "coinbase", *words, code=1)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("deepwater: error: nothing was recorded from ws://")
+    assert last.endswith("exchange: product 'XX-YY' does not exist")
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[bool] = []
+    ours, theirs = os.openpty()
+    with contextlib.suppress(OSError), os.fdopen(theirs, "w") as stderr:  # OSError: what is left in its buffer
+        monkeypatch.setattr(sys, "stderr", stderr)
+        line = StatusLine(every_s=1)
+        line.show("1 trade")
+        assert os.read(ours, 100) == b"\r1 trade"
+        os.close(ours)
+        line.show("2 trades")
+        line.show("3 trades", last=True)
+        shown.append(True)
+    assert shown
+
+
+def test_what_the_library_logs_is_one_line_and_nothing_a_terminal_acts_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with StatusLine(every_s=1).with_log():
+        logging.getLogger("deepwater.recorder").warning("the exchange says: %s", "\x1b[2J\x1b]0;title\x07 two\nlines")
+    said = one_line(capfd.readouterr().err)
+    assert said.endswith(r"the exchange says: \x1b[2J\x1b]0;title\x07 two lines")
 
 
 def test_an_exchange_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

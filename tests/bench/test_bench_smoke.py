@@ -1,0 +1,43 @@
+"""The bench's scripts and the peer at a small size: that they run and answer right. No time is asserted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+HARNESS = ROOT.parent / "shared" / "bench"
+
+
+def run(script: str, *args: object, **variables: str) -> str:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | variables
+    command = [sys.executable, str(HERE / script), *map(str, args)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_ranges_are_right_and_views(tmp_path: Path) -> None:
+    shown = run("ranges.py", tmp_path, "--records", 40_000, "--rows", 4_000, "--rounds", 1)
+    assert "to NumPy, a view" in shown and "to Arrow" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_peer_passes_the_checks_of_the_harness(tmp_path: Path) -> None:
+    if not HARNESS.is_dir():
+        pytest.skip("needs the bench harness in ../shared/bench")
+    # 200,000 records are what the harness's small ingests take; each of its answers is checked by itself.
+    shown = run(
+        "run_peers.py", tmp_path, "--records", 200_000, "--rounds", 1, "--peers", "deepwater,rawfile", DW_BENCH_REPS="1"
+    )
+    assert "PROBLEM" not in shown
+    for work in ("1 ingest", "2 ingest", "3 single", "4a open", "4b open", "6 latest", "6 1000"):
+        assert f"| {work}" in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
