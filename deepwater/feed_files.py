@@ -101,12 +101,14 @@ def _parse_layout(data: bytes, path: str) -> tuple[str, Layout, fmt.Ids, int]:
 
 
 def read_settings(directory: Directory) -> Settings:
-    """Read `settings.json`; raises CorruptFileError."""
+    """Read `settings.json`; raises CorruptFileError, or FeedNotFoundError when the feed is being deleted."""
     path = directory.name_of(SETTINGS)
     try:
         settings = _parse_settings(directory.read(SETTINGS), path)
         return settings.replace(config=copy.deepcopy(settings.config)) if settings.config else settings
     except FileNotFoundError:
+        if not directory.exists(LAYOUT):  # a delete takes that one first
+            raise FeedNotFoundError(f"the feed of {directory.path} was deleted just now") from None
         raise _corrupt(path, "it is missing: restore it from a copy") from None
     except SchemaError as error:
         raise _corrupt(path, str(error)) from error

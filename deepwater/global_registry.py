@@ -87,7 +87,8 @@ class GlobalRegistry:
         text = json.dumps(feed.settings.to_json(), separators=(",", ":")).encode()
         row = np.zeros(1, ROW_LAYOUT.dtype)
         row["created_us"], row["incarnation"] = feed.created_us, feed.incarnation
-        row["settings_mtime_ns"] = os.stat(SETTINGS, dir_fd=directory.fd).st_mtime_ns
+        with contextlib.suppress(OSError):  # deleted meanwhile: a row that matches nothing
+            row["settings_mtime_ns"] = os.stat(SETTINGS, dir_fd=directory.fd).st_mtime_ns
         row["state"], row["record_size"], row["name"] = LIVE, feed.layout.record_size, feed.name
         row["settings"] = text if len(text) <= _SETTINGS_BYTES else b""
         self._store(feed.name, row)

@@ -173,7 +173,10 @@ class Platform:
                         feed=name,
                         field="persist",
                     )
-                write_settings(directory, wanted.settings)
+                try:
+                    write_settings(directory, wanted.settings)
+                except FileNotFoundError:
+                    raise self._store.not_found(name) from None  # deleted meanwhile
                 self._store.registry.put(read_feed(directory, name, self._store.id), directory)
 
     def delete_feed(self, name: str) -> None:
@@ -188,13 +191,19 @@ class Platform:
         with self._store.open(name) as directory:
             writer = self._lock(name, directory)
             try:
-                maintenance = Lock.take(LAYOUT, directory.fd)
+                maintenance = self._maintenance(name, directory)
                 if maintenance is None:
                     raise _locked(name, directory, None)
                 self._store.remove(name)
                 maintenance.release()
             finally:
                 writer.release()
+
+    def _maintenance(self, name: str, directory: Directory) -> Lock | None:
+        try:
+            return Lock.take(LAYOUT, directory.fd)
+        except FileNotFoundError:
+            raise self._store.not_found(name) from None
 
     def resize_feed(self, name: str, new_chunk_size_bytes: int) -> None:
         """Change the size of a feed's chunks from now on; positions go on, readers notice nothing.
@@ -279,7 +288,10 @@ class Platform:
 
     def _lock(self, name: str, directory: Directory) -> Lock:
         """Take the WRITER lock, on the directory that is the feed's now."""
-        lock = Lock.take(".", directory.fd)
+        try:
+            lock = Lock.take(".", directory.fd)
+        except FileNotFoundError:  # deleted since it was opened
+            raise self._store.not_found(name) from None
         if lock is None:
             raise _locked(name, directory, self._owner(name, directory))
         try:
