@@ -141,19 +141,19 @@ def test_a_store_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("products", "said"),
+    ("products", "command", "said"),
     [
-        (("a/b",), "demo: 'deepwater record' failed: feed name 'CB-L2-a/b' is not allowed"),
-        (("", ""), "demo: 'deepwater record' failed: product '' is named twice"),
+        (("a/b",), "exchange", "demo: 'deepwater exchange' failed: product 'a/b' is not allowed"),
+        ((f"{'A' * 60}-{'B' * 40}",), "record", "demo: 'deepwater record' failed: feed name 'CB-L2-AAA"),
     ],
 )
 def test_a_child_that_fails_says_why(
-    products: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    products: tuple[str, ...], command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "PRODUCTS", products)
     with pytest.raises(demo.DemoError, match=re.escape(said)) as caught:
         demo.run_demo(str(tmp_path / "store"), 2.0)
-    assert caught.value.command == "record"  # type: ignore[attr-defined]
+    assert caught.value.command == command  # type: ignore[attr-defined]
 
 
 def test_an_exchange_that_is_gone_is_noticed(tmp_path: Path) -> None:
