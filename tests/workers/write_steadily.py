@@ -33,9 +33,10 @@ while end < total:
         end = writer.write_values(*values[:-1], batch[0]["filler"]) + 1
     else:
         end = writer.write_batch(batch) + rows
-    while rng.random() < 0.3 and reached[0] < end:  # else the two race
-        time.sleep(0)
-        os.sched_yield()
+    if rng.random() < 0.8:  # else the two race
+        while reached[0] < end:
+            time.sleep(0)
+            os.sched_yield()
 writer.close()
 dw.close()
 print(number)
