@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = -1
+Gather = Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]
 
 
 class AsOf:
@@ -30,7 +31,7 @@ class AsOf:
     """
 
     def __init__(self, layout: Layout, clock: str, times: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64],
-                 gather: Callable[[npt.NDArray[np.int64]], npt.NDArray[Any]]) -> None:  # fmt: skip
+                 gather: Gather) -> None:  # fmt: skip
         self.layout, self.clock, self.times, self.positions = layout, clock, times, positions
         self._gather = gather
         self._records: npt.NDArray[Any] | None = None
@@ -82,26 +83,3 @@ class AsOf:
         then, so that none loses precision), and position -1.
         """
         return frames.asof_frame(self.layout, self.clock, self.times, self.positions, self.records())
-
-
-def gather(rows: Callable[[int], tuple[int, npt.NDArray[Any]]], positions: npt.NDArray[np.int64],
-           dtype: np.dtype[Any]) -> npt.NDArray[Any]:  # fmt: skip
-    """Copy the records at `positions` (any order, repeats allowed).
-
-    Parameters
-    ----------
-    rows
-        Given a position, the base and the records of the chunk that holds it.
-    """
-    raw = f"V{dtype.itemsize}"
-    out = np.empty(len(positions), raw)
-    ascending = bool((positions[1:] >= positions[:-1]).all())
-    order = None if ascending else np.argsort(positions, kind="stable")
-    wanted = positions if order is None else positions[order]
-    at = 0
-    while at < len(wanted):
-        base, records = rows(int(wanted[at]))
-        stop = int(wanted.searchsorted(base + len(records)))
-        out[slice(at, stop) if order is None else order[at:stop]] = records.view(raw)[wanted[at:stop] - base]
-        at = stop
-    return out.view(dtype)

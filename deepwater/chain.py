@@ -15,24 +15,28 @@ thousands, not millions. Rejected: a tree of intervals (more code; stamps are ne
 from __future__ import annotations
 
 import errno
+import os
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from deepwater import format as fmt
 from deepwater.chunk import Chunk, chunk_ids, chunk_name
-from deepwater.errors import ChunkGoneError, CorruptFileError
+from deepwater.errors import ChunkGoneError, CorruptFileError, FeedNotFoundError
 from deepwater.feed_registry import Rows, read_rows
 from deepwater.files import Directory, more_descriptors
+from deepwater.held import Held
 from deepwater.layout import Layout
+from deepwater.ring_files import SharedPlace
 
 MAPPED = 64
 """Chunks kept mapped by a reader."""
 _MAX_US = 2**64 - 1
+T = TypeVar("T")
 _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -82,8 +86,8 @@ class Chain:
         The chunk being appended to; None before the first writer.
     """
 
-    def __init__(self, directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> None:
-        self.directory, self.feed, self.layout, self.ids = directory, feed, layout, ids
+    def __init__(self, directory: Directory, place: SharedPlace, feed: str, layout: Layout, ids: fmt.Ids) -> None:
+        self.directory, self.place, self.feed, self.layout, self.ids = directory, place, feed, layout, ids
         self._rows = read_rows(directory, feed, layout, ids)
         self._seals: list[fmt.Seal] = []  # of chunks sealed since
         self._bases: list[int] = self._rows["base"].tolist()
@@ -97,11 +101,30 @@ class Chain:
         self.end = self.first
         self.refresh()
 
-    @classmethod
-    def again(cls, other: Chain) -> Chain:
+    def again(self) -> Chain:
         """Another chain over the same feed, for another thread."""
-        again = Directory(".", parent=other.directory, path=other.directory.path)
-        return cls(again, other.feed, other.layout, other.ids)
+        again = Directory(".", parent=self.directory, path=self.directory.path)
+        return Chain(again, self.place, self.feed, self.layout, self.ids)
+
+    @property
+    def incarnation(self) -> str:
+        """Which life of the feed this is."""
+        return self.ids.incarnation.hex()
+
+    @property
+    def path(self) -> str:
+        """Where the files are."""
+        return self.directory.path
+
+    def stored_bytes(self) -> int:
+        """Bytes on disk of all the feed's files."""
+        directory = self.directory
+        return sum(os.stat(n, dir_fd=directory.fd, follow_symlinks=False).st_blocks * 512 for n in directory.names())
+
+    def answer(self, question: Callable[[Held], T]) -> T:
+        """Ask something of what is published now."""
+        self.refresh()
+        return question(self)
 
     def __len__(self) -> int:
         return len(self._bases) + (self.tail is not None)
@@ -157,6 +180,48 @@ class Chain:
         self._bases.append(seal.base_position)
         for clock, table in self._clocks.items():
             table.enter(index, seal.clocks[clock], seal.records > 0)
+
+    # --- following -----------------------------------------------------------------------------
+
+    def take(self, position: int, most: int | None) -> tuple[npt.NDArray[Any] | None, int, int]:
+        """What is there of one chunk from a position on, at most so many records.
+
+        Returns
+        -------
+        records : numpy.ndarray or None
+            A view; None if nothing is there.
+        next : int
+            The position after them.
+        lost : int
+            Always 0: records of a chunk are not overwritten.
+
+        Raises
+        ------
+        ChunkGoneError
+            The position is older than what is held.
+        """
+        if position >= self.end and self.refresh() <= position:
+            return None, position, 0
+        if position < self.first:
+            raise ChunkGoneError(
+                f"feed {self.feed!r}: position {position} is gone; the oldest record held is {self.first}: "
+                f"start there with position={self.first}", feed=self.feed, chunk_id=None,
+            )  # fmt: skip
+        index = self.index_of(position)
+        base = self.base(index)
+        stop = base + self.count(index)
+        if most is not None:
+            stop = min(stop, position + most)
+        return self.records(index)[position - base : stop - base], stop, 0
+
+    def watch(self) -> tuple[memoryview, int] | None:
+        """The words and the commit word as last loaded: a new value means there is something to `take`."""
+        return (self.tail.segment.words, self._tail_count) if self.tail is not None else None
+
+    def check_there(self) -> None:
+        """Raise if the feed was deleted. Takes a system call: for who waits."""
+        if self.directory.is_gone:
+            raise FeedNotFoundError(f"feed {self.feed!r} was deleted while it was followed", feed=self.feed)
 
     # --- chunks ----------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class ClockStats:
     def __init__(self, chunk: WritableChunk, names: tuple[str, ...], offsets: tuple[int, ...], count: int) -> None:
         self._chunk, self._names = chunk, names
         self._by_offset = sorted(range(len(offsets)), key=offsets.__getitem__)
-        self._peeks = _peeks(tuple(sorted(offsets)), chunk.record_size)
+        self._peeks = peeks(tuple(sorted(offsets)), chunk.record_size)
         self.states = [_state(chunk, clock, count) for clock in range(len(names))]
 
     def observe(self, records: npt.NDArray[Any], data: memoryview, count: int) -> None:
@@ -121,7 +121,7 @@ class ClockStats:
 
 
 @lru_cache(maxsize=256)
-def _peeks(offsets: tuple[int, ...], size: int) -> list[Callable[[bytes | memoryview], tuple[int, ...]]]:
+def peeks(offsets: tuple[int, ...], size: int) -> list[Callable[[bytes | memoryview], tuple[int, ...]]]:
     """For each number of rows below `FEW_ROWS`: packed records to their clocks, row by row, by offset."""
     one, at = "", 0
     for offset in offsets:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from deepwater import format as fmt
+from deepwater.chain import Chain
 from deepwater.locks import is_alive
 from deepwater.reader import Reader
 
@@ -36,7 +36,8 @@ def overview(reader: Reader) -> dict[str, Any]:
         "first_us": low,
         "last_us": high,
         "record_bytes": reader.layout.record_size,
-        "bytes": _bytes_on_disk(reader),
+        "persist": reader.settings.persist,
+        "bytes": chain.stored_bytes(),
         "chunks": len(chain),
         "gaps": len(reader.gaps()),
         "chunk_size_bytes": reader.settings.chunk_size_bytes,
@@ -58,24 +59,20 @@ def describe(reader: Reader) -> dict[str, Any]:
         "ts_col": reader.layout.ts_col,
         "clocks": {name: reader.coverage(name) if records else None for name in reader.layout.clocks},
         "fields": [{"name": c.name, "type": c.type, "offset": c.offset, "desc": c.desc} for c in reader.layout.columns],
-        "durable": durable(reader),
+        "durable": durable(reader) if reader.settings.persist else 0,
         "settings": reader.settings.to_json(),
         "snapshots": len(reader.snapshots()),
         "writer": writer_of(reader),
-        "path": reader._chain.directory.path,
+        "path": reader._chain.path,
     }
 
 
 def durable(reader: Reader) -> int:
     """The durable position: everything below it is on the device. Looks back to the last chunk that was synced."""
     chain = reader._chain
+    assert isinstance(chain, Chain)
     for index in reversed(range(len(chain))):
         on_device = chain.durable(index)
         if on_device or index == 0:
             return chain.base(index) + on_device
     return reader.first
-
-
-def _bytes_on_disk(reader: Reader) -> int:
-    directory = reader._chain.directory
-    return sum(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_blocks * 512 for name in directory.names())

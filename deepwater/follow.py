@@ -1,29 +1,35 @@
 """A cursor from history to live: every position once, in order, across rotations.
 
 A follower is a position and a chain of its own (so it may run in another thread than its reader). It
-hands out what is published beyond its position, chunk by chunk as views, and waits for more by looking
-at one word in shared memory.
+hands out what is published beyond its position, of chunks as views, of a ring as checked copies, and waits for more
+by looking at one word in shared memory (`deepwater.waiting`).
 """
 
 from __future__ import annotations
 
-import os
+import threading
 import time
-from collections.abc import Iterator
-from typing import Any, Self
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from deepwater import arrow
 from deepwater.chain import Chain
-from deepwater.errors import ChunkGoneError, ClosedError, FeedNotFoundError
+from deepwater.errors import ClosedError, LappedError
 from deepwater.layout import Layout
+from deepwater.ring_chain import RingChain
+from deepwater.waiting import WAITS, Wait, Waiter
 
-SPIN_LOOKS = 20
-"""Looks that only give way to others before a waiting follower sleeps."""
-LOOKS_FOR_DELETION = 1000
-SHORTEST_SLEEP_S, LONGEST_SLEEP_S = 50e-6, 2e-3
+__all__ = ["LAPS", "WAITS", "Follower", "OnLap", "Position", "Wait", "as_bytes", "as_records", "as_tuples"]
+
+OnLap = Literal["raise", "skip"]
+LAPS = ("raise", "skip")
+_FOR_EVER = float("inf")
+_THREAD_STEP_S = 0.5
+"""An asynchronous wait lasts at most so long at a time: what a thread left behind by a cancellation may take."""
+_POLITE_LOOKS = 4
 
 
 class Position(int):
@@ -48,24 +54,29 @@ class Position(int):
 
 
 class Follower:
-    """An iterator of batches. Made by `Reader.follow`.
+    """An iterator of batches, and an asynchronous one. Made by `Reader.follow`.
 
     Attributes
     ----------
     position : Position
         The next position to be handed out. Give it to ``follow(position=…)`` to go on there.
     lost : int
-        Records that were gone before this follower came to them.
+        Records that were overwritten before this follower came to them (rings only).
 
     Notes
     -----
-    One thread at a time; `close` may be called from any. A context manager.
+    One thread (or one task) at a time; `close` may be called from any, and ends a wait. A context manager.
+    ``async for`` waits in a thread of its own and never blocks the event loop; a cancelled wait loses nothing.
     """
 
-    def __init__(self, chain: Chain, position: int, incarnation: str, *, as_: str = "numpy", batch: int | None = None,
-                 timeout: float | None = None, spin: bool = False) -> None:  # fmt: skip
-        self._chain, self._next, self._incarnation = chain, position, incarnation
-        self._as_arrow, self._batch, self._timeout, self._spin = as_ == "arrow", batch, timeout, spin
+    def __init__(self, chain: Chain | RingChain, position: int, *, as_: str = "numpy", batch: int | None = None,
+                 timeout: float | None = None, wait: Wait = "auto", on_lap: OnLap = "raise") -> None:  # fmt: skip
+        self._chain, self._next = chain, position
+        self._as_arrow, self._batch, self._timeout, self._skips = as_ == "arrow", batch, timeout, on_lap == "skip"
+        self._waiter = Waiter(chain, wait)
+        self._spins = wait == "spin"
+        self._in_wait = threading.Lock()
+        self._executor: Any = None
         self._closed = False
         self.lost = 0
 
@@ -79,23 +90,30 @@ class Follower:
         return self
 
     def __next__(self) -> Any:
-        """The next batch: a read-only view (a copy with ``as_="arrow"``), never empty.
+        """The next batch, read-only: a view (of a ring, and with ``as_="arrow"``, a copy); never empty.
 
         Raises
         ------
         StopIteration
             After `timeout` seconds without a record, or after `close`.
+        LappedError
+            The writer of a ring has overwritten `lost` records that were next. The iterator goes on behind them.
+        FeedNotFoundError
+            The feed was deleted.
         ChunkGoneError, CorruptFileError
         """
         records = self._wait()
         if records is None:
             raise StopIteration
+        return self._handed_out(records)
+
+    def _handed_out(self, records: npt.NDArray[Any]) -> Any:
         return arrow.record_batch(self._chain.layout, records) if self._as_arrow else records
 
     @property
     def position(self) -> Position:
         """The next position to be handed out."""
-        return Position(self._next, self._incarnation)
+        return Position(self._next, self._chain.incarnation)
 
     @property
     def layout(self) -> Layout:
@@ -103,56 +121,141 @@ class Follower:
         return self._chain.layout
 
     def close(self) -> None:
-        """End the iteration. Arrays handed out stay valid."""
+        """End the iteration, also one that waits in another thread. Arrays handed out stay valid. Idempotent."""
         self._closed = True
+        self._waiter.poke()
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
+        if self._in_wait.acquire(blocking=False):  # else who waits lets go
+            try:
+                self._waiter.close()
+            finally:
+                self._in_wait.release()
 
     def poll(self) -> npt.NDArray[Any] | None:
-        """What is there now of the next chunk, at most `batch` records; None if nothing is. Never waits."""
+        """What is there now, at most `batch` records; None if nothing is. Never waits: for event loops.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            As of ``next``, NumPy whatever `as_` says: of one chunk at most, or some 4 MB of a ring.
+
+        Raises
+        ------
+        ClosedError, LappedError, FeedNotFoundError, ChunkGoneError, CorruptFileError
+        """
         if self._closed:
             raise ClosedError(f"this follower of feed {self._chain.feed!r} is closed")
-        chain = self._chain
-        if self._next >= chain.end and chain.refresh() <= self._next:
-            return None
-        if self._next < chain.first:
-            raise ChunkGoneError(
-                f"feed {chain.feed!r}: position {self._next} is gone; the oldest record held is {chain.first}: "
-                f"start there with position={chain.first}", feed=chain.feed, chunk_id=None,
-            )  # fmt: skip
-        index = chain.index_of(self._next)
-        base = chain.base(index)
-        stop = base + chain.count(index)
-        if self._batch is not None:
-            stop = min(stop, self._next + self._batch)
-        records = chain.records(index)[self._next - base : stop - base]
-        self._next = stop
+        return self._take()
+
+    def _take(self) -> npt.NDArray[Any] | None:
+        records, following, lost = self._chain.take(self._next, self._batch)
+        if lost:
+            self._lap(lost)
+        self._next = following
         return records
 
+    def _lap(self, lost: int) -> None:
+        """Count what is lost; unless it is to be skipped, stand behind it and say so."""
+        self.lost += lost
+        if not self._skips:
+            self._next += lost
+            feed = self._chain.feed
+            raise LappedError(
+                f"feed {feed!r}: the writer of the ring overwrote {lost:,} records before they were read: read faster, "
+                f"make the ring larger (resize_feed), or take on_lap='skip'; go on at position {self._next}",
+                feed=feed, lost=lost, position=self._next,
+            )  # fmt: skip
+
+    def _is_closed(self) -> bool:
+        """Any thread may close."""
+        return self._closed
+
+    def _deadline(self) -> float:
+        return _FOR_EVER if self._timeout is None else time.monotonic() + self._timeout
+
     def _wait(self) -> npt.NDArray[Any] | None:
-        looks, sleep = 0, SHORTEST_SLEEP_S
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        while not self._closed:
-            records = self.poll()
-            if records is not None:
-                return records
-            if deadline is not None and time.monotonic() >= deadline:
-                return None
-            looks += 1
-            if looks % LOOKS_FOR_DELETION == 0 and self._chain.directory.is_gone:
-                feed = self._chain.feed
-                raise FeedNotFoundError(f"feed {feed!r} was deleted while it was followed", feed=feed)
-            if self._spin or looks < SPIN_LOOKS:
-                os.sched_yield()
-            else:
-                time.sleep(sleep if deadline is None else max(0.0, min(sleep, deadline - time.monotonic())))
-                sleep = min(LONGEST_SLEEP_S, sleep * 1.2)
+        if self._is_closed():
+            return None
+        records = self._take()
+        if records is not None or self._timeout == 0:
+            return records
+        until = self._deadline()
+        self._waiter.begin()
+        with self._in_wait:
+            while not self._is_closed():
+                self._waiter.step(until)
+                records = self._take()
+                if records is not None or time.monotonic() >= until:
+                    return records
+            self._waiter.close()
         return None
 
+    # --- event loops ---------------------------------------------------------------------------------
 
-def as_tuples(batches: Iterator[npt.NDArray[Any]], rows: int = 1024) -> Iterator[tuple[Any, ...]]:
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        """As `__next__`, without blocking the event loop; lets other tasks run before each batch.
+
+        Raises
+        ------
+        StopAsyncIteration
+            After `timeout` seconds without a record, or after `close`.
+        LappedError, FeedNotFoundError, ChunkGoneError, CorruptFileError
+        """
+        import asyncio
+
+        await asyncio.sleep(0)
+        until, looks = self._deadline(), 0
+        self._waiter.begin()
+        while not self._closed:
+            records = self._take()
+            if records is not None:
+                return self._handed_out(records)
+            if time.monotonic() >= until:
+                break
+            looks += 1
+            if self._spins or looks < _POLITE_LOOKS:
+                await asyncio.sleep(0)
+            else:
+                until_now = min(until, time.monotonic() + _THREAD_STEP_S)
+                await asyncio.get_running_loop().run_in_executor(self._thread(), self._step, until_now)
+        raise StopAsyncIteration
+
+    def _thread(self) -> Any:
+        if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deepwater-follow")
+        return self._executor
+
+    def _step(self, until: float) -> None:
+        """Steps of waiting in a thread of its own, until one of them saw something, or for so long."""
+        with self._in_wait:
+            while not self._closed and time.monotonic() < until:
+                self._waiter.step(until)
+                if not self._waiter.nothing_new():
+                    break
+            if self._closed:
+                self._waiter.close()
+
+
+def as_tuples(batches: Iterable[npt.NDArray[Any]], rows: int = 1024) -> Iterator[tuple[Any, ...]]:
     """The records of batches as tuples of Python values, `rows` of them converted at a time."""
     for records in batches:
         for start in range(0, len(records), rows):
             yield from records[start : start + rows].tolist()
+
+
+def as_records(batches: Iterable[npt.NDArray[Any]], size: int) -> Iterator[memoryview]:
+    """The records of batches one by one, as read-only views of their packed bytes."""
+    for records in batches:
+        data = as_bytes(records)
+        for at in range(0, len(data), size):
+            yield data[at : at + size]
 
 
 def as_bytes(records: npt.NDArray[Any]) -> memoryview:

@@ -64,8 +64,9 @@ def load_json(text: str | bytes | bytearray | memoryview, what: str) -> Any:
         raise SchemaError(f"{what}: {name} is not JSON; write a finite number or null")
 
     def integer(digits: str) -> int:
-        if len(digits) > MAX_JSON_DIGITS:
-            raise SchemaError(f"{what}: an integer of {len(digits)} digits; at most {MAX_JSON_DIGITS} are read")
+        count = len(digits.lstrip("-"))
+        if count > MAX_JSON_DIGITS:
+            raise SchemaError(f"{what}: an integer of {count} digits; at most {MAX_JSON_DIGITS} are read")
         return int(digits)
 
     def real(digits: str) -> float:

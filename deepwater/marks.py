@@ -18,10 +18,22 @@ def marks(chain: Chain, kind: str | None = None) -> Marks:
     """All marks that count now, by position; of one kind if asked. A copy of dtype `MARK_DTYPE`."""
     end = chain.refresh()
     found = [read_marks(chain.directory, chain.chunk_id(k), chain.ids, end) for k in range(len(chain))]
-    return _of_kind(np.concatenate(found) if found else np.zeros(0, MARK_DTYPE), kind)
+    return of_kind(np.concatenate(found) if found else none(), kind)
 
 
-def _of_kind(rows: Marks, kind: str | None) -> Marks:
+def none() -> Marks:
+    """No marks."""
+    return np.zeros(0, MARK_DTYPE)
+
+
+def of_kind(rows: Marks, kind: str | None) -> Marks:
+    """The marks of one kind; all if None.
+
+    Raises
+    ------
+    ValueError
+        There is no such kind.
+    """
     if kind is None:
         return rows
     if kind not in KINDS:
@@ -34,7 +46,7 @@ def latest_snapshot(chain: Chain, stop: int) -> tuple[int, int] | None:
     for index in reversed(range(len(chain))):
         if chain.base(index) >= stop:
             continue
-        rows = _of_kind(read_marks(chain.directory, chain.chunk_id(index), chain.ids, stop), "snapshot")
+        rows = of_kind(read_marks(chain.directory, chain.chunk_id(index), chain.ids, stop), "snapshot")
         if len(rows):
             return int(rows["position"][-1]), int(rows["count"][-1])
     return None

@@ -24,13 +24,18 @@ from deepwater.errors import (
     SchemaMismatchError,
 )
 from deepwater.feed_files import LAYOUT, Feed, feed_id, read_feed, write_settings
+from deepwater.feed_writer import FeedWriter
 from deepwater.files import Directory
 from deepwater.layout import Layout
 from deepwater.locks import Lock
 from deepwater.reader import Reader
+from deepwater.ring_chain import RingChain
+from deepwater.ring_reader import RingReader
+from deepwater.ring_writer import RingWriter, remove_rings
 from deepwater.schema import FeedSpec, check_feed_name
 from deepwater.store import Store
 from deepwater.timestamps import now_us
+from deepwater.wake import Bell
 from deepwater.writer import Writer
 
 if TYPE_CHECKING:
@@ -79,7 +84,7 @@ class Platform:
         self.base_path = os.path.abspath(os.fspath(base_path if base_path is not None else default_base_path()))
         self._open_store: Store | None = None
         self._closed = False
-        self._writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+        self._writers: weakref.WeakSet[FeedWriter] = weakref.WeakSet()
 
     def __enter__(self) -> Self:
         return self
@@ -194,6 +199,8 @@ class Platform:
                 maintenance = self._maintenance(name, directory)
                 if maintenance is None:
                     raise _locked(name, directory, None)
+                ids = read_feed(directory, name, self._store.id)
+                remove_rings(self._store.shared, ids)
                 self._store.remove(name)
                 maintenance.release()
             finally:
@@ -246,7 +253,7 @@ class Platform:
     # --- readers and writers -----------------------------------------------------------------------
 
     def create_reader(self, name: str) -> Reader:
-        """Open a feed for reading; a new object each call.
+        """Open a feed for reading; a new object each call. A `RingReader` when its `persist` is false.
 
         Raises
         ------
@@ -259,13 +266,15 @@ class Platform:
         try:
             settings = self._store.registry.settings(cached, directory)
             feed = read_feed(directory, name, self._store.id, settings)
-            return Reader(Chain(directory, name, feed.layout, feed.ids), feed)
+            if feed.settings.persist:
+                return Reader(Chain(directory, self._store.shared, name, feed.layout, feed.ids), feed)
+            return RingReader(RingChain(directory, self._store.shared, name, feed.layout, feed.ids), feed)
         except BaseException:
             directory.close()
             raise
 
-    def create_writer(self, name: str) -> Writer:
-        """Open a feed for writing: the only writer of it anywhere.
+    def create_writer(self, name: str) -> Writer | RingWriter:
+        """Open a feed for writing: the only writer of it anywhere. A `RingWriter` when its `persist` is false.
 
         Raises
         ------
@@ -274,17 +283,26 @@ class Platform:
         FeedNameError, FeedNotFoundError, CorruptFileError, StorageFullError
         """
         directory = self._store.open(name)
-        lock = None
+        lock = bell = None
         try:
             lock = self._lock(name, directory)
-            writer = Writer(directory, read_feed(directory, name, self._store.id), lock)
+            feed = read_feed(directory, name, self._store.id)
+            bell = Bell(self._store.shared, name)
+            writer = self._writer(directory, feed, lock, bell)
         except BaseException:
+            if bell is not None:
+                bell.close()
             if lock is not None:
                 lock.release()
             directory.close()
             raise
         self._writers.add(writer)
         return writer
+
+    def _writer(self, directory: Directory, feed: Feed, lock: Lock, bell: Bell) -> Writer | RingWriter:
+        if feed.settings.persist:
+            return Writer(directory, feed, lock, bell)
+        return RingWriter(directory, feed, lock, bell, self._store.shared)
 
     def _lock(self, name: str, directory: Directory) -> Lock:
         """Take the WRITER lock, on the directory that is the feed's now."""
@@ -307,6 +325,9 @@ class Platform:
         """Who holds a feed, as its newest chunk says."""
         try:
             feed = read_feed(directory, name, self._store.id)
+            if not feed.settings.persist:
+                ring = RingChain(directory, self._store.shared, name, feed.layout, feed.ids).tail
+                return ring.owner() if ring is not None else None
             for chunk_id in reversed(chunk_ids(directory)):
                 chunk = Chunk.open(directory, chunk_id, feed.layout, feed.ids)
                 owner = chunk.owner() if chunk is not None else None
@@ -353,11 +374,6 @@ def _spec_of(name: str, data: Any, ts_col: str | None, settings: dict[str, Any])
 
 
 def _refuse_what_is_not_there_yet(spec: FeedSpec) -> None:
-    if not spec.settings.persist:
-        raise SchemaError(
-            f"feed {spec.feed_name!r}: persist=false (rings) is not available in this version",
-            field="persist",
-        )
     if spec.settings.durability != "os":
         raise SchemaError(
             f"feed {spec.feed_name!r}: durability {spec.settings.durability!r} is not available in this version: "

@@ -10,18 +10,21 @@ More than 400 lines because it is the whole reading side of the API, and most of
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from deepwater import arrow, asof, marks, search
+from deepwater.asof import Gather
 from deepwater.chain import Chain
 from deepwater.errors import ClosedError, EmptyFeedError, NoSnapshotError, RecordError, TimeFormatError
 from deepwater.feed_files import Feed
-from deepwater.follow import Follower, Position, as_bytes, as_tuples
+from deepwater.follow import LAPS, WAITS, Follower, OnLap, Position, Wait, as_bytes, as_records, as_tuples
+from deepwater.held import Held
+from deepwater.ring_chain import RingChain
 from deepwater.timestamps import (
     Bounds,
     duration_us,
@@ -32,15 +35,24 @@ from deepwater.timestamps import (
     last_instant,
     resolve,
 )
-from deepwater.window import Coverage, Window
+from deepwater.window import Coverage, Part, Window
 
 Inclusive = Literal["both", "left", "right", "neither"]
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=64)
 def _record_type(names: tuple[str, ...]) -> Any:
     """The named tuple of a record; a name that begins with an underscore becomes its number (``_3``)."""
     return namedtuple("Record", names, rename=True)
+
+
+def _newest_record(held: Held) -> tuple[Any, ...] | None:
+    if held.end == held.first:
+        return None
+    index = held.index_of(held.end - 1)
+    record: tuple[Any, ...] = held.records(index)[held.end - 1 - held.base(index)].item()
+    return record
 
 
 class Reader:
@@ -52,8 +64,6 @@ class Reader:
     layout : Layout
     settings : Settings
         As they were when the reader was made.
-    incarnation : str
-        Which life of the feed this is (a feed deleted and made again is another).
 
     Notes
     -----
@@ -61,9 +71,9 @@ class Reader:
     Arrays handed out are read-only views of the files and stay valid for ever.
     """
 
-    def __init__(self, chain: Chain, feed: Feed) -> None:
-        self._open_chain: Chain | None = chain
-        self.feed, self.layout, self.incarnation = feed.name, feed.layout, feed.incarnation
+    def __init__(self, chain: Chain | RingChain, feed: Feed) -> None:
+        self._open_chain: Chain | RingChain | None = chain
+        self.feed, self.layout = feed.name, feed.layout
         self.settings = feed.settings
         self._clocks = {name: k for k, name in enumerate(feed.layout.clocks)}
 
@@ -80,10 +90,23 @@ class Reader:
         self._open_chain = None
 
     @property
-    def _chain(self) -> Chain:
+    def _chain(self) -> Chain | RingChain:
         if self._open_chain is None:
             raise ClosedError(f"this reader of feed {self.feed!r} is closed: open another with create_reader")
         return self._open_chain
+
+    @property
+    def incarnation(self) -> str:
+        """Which life of the feed this is (a feed deleted and made again is another); "" for a ring not begun yet."""
+        return self._chain.incarnation
+
+    def _ask(self, question: Callable[[Held], T]) -> T:
+        """Answer from what is published now: one look, which `question` is given."""
+        return self._chain.answer(question)
+
+    def _parts(self, question: Callable[[Held], list[Part]]) -> list[Part]:
+        """As `_ask`, for rows to be handed out."""
+        return self._ask(question)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -98,6 +121,7 @@ class Reader:
     @property
     def first(self) -> int:
         """The oldest position held."""
+        self._chain.refresh()
         return self._chain.first
 
     @property
@@ -113,8 +137,8 @@ class Reader:
 
     def __repr__(self) -> str:
         if self._open_chain is None:
-            return f"<Reader {self.feed!r} closed>"
-        return f"<Reader {self.feed!r} {self.summary()}>"
+            return f"<{type(self).__name__} {self.feed!r} closed>"
+        return f"<{type(self).__name__} {self.feed!r} {self.summary()}>"
 
     def _repr_html_(self) -> str:
         import html
@@ -133,8 +157,11 @@ class Reader:
         gaps = len(self.gaps())
         return (
             f"{records:,} records, {clock} {format_us(low)} to {format_us(high)}{rate}, "
-            f"{records * self.layout.record_size / 1e6:,.1f} MB in {len(self._chain)} chunks, {gaps} gaps"
+            f"{records * self.layout.record_size / 1e6:,.1f} MB in {self._where()}, {gaps} gaps"
         )
+
+    def _where(self) -> str:
+        return f"{len(self._chain)} chunks"
 
     def coverage(self, clock: str | None = None) -> tuple[int, int]:
         """The least and the greatest value of a clock, µs, both inclusive (exact).
@@ -143,11 +170,11 @@ class Reader:
         ------
         EmptyFeedError
         """
-        chain, number = self._chain, self._clock(clock)
-        chain.refresh()
-        if chain.end == chain.first:
+        number = self._clock(clock)
+        found = self._ask(lambda held: held.span(number) if held.end > held.first else None)
+        if found is None:
             raise self._empty()
-        return chain.span(number)
+        return found
 
     def _empty(self) -> EmptyFeedError:
         return EmptyFeedError(f"feed {self.feed!r} holds no record yet", feed=self.feed)
@@ -193,36 +220,35 @@ class Reader:
         ------
         TimeFormatError, RecordError, CorruptFileError
         """
-        chain, number = self._chain, self._clock(clock)
+        number = self._clock(clock)
         if last is not None:
             return self._last(last, start, end, number, columns)
         bounds = resolve(start, end, inclusive=inclusive)
-        chain.refresh()
-        parts = [] if bounds.lo > bounds.hi else search.times_between(chain, number, bounds.lo, bounds.hi)
+        if bounds.lo > bounds.hi:
+            return self._window([], number, columns, bounds)
+        parts = self._parts(lambda held: search.times_between(held, number, bounds.lo, bounds.hi))
         return self._window(parts, number, columns, bounds)
 
     def _last(self, last: Any, start: Any, end: Any, number: int, columns: Iterable[str] | None) -> Window:
         if start is not None or end is not None:
             raise TimeFormatError("last= counts back from the newest record: leave start and end out", value=last)
-        chain = self._chain
         if isinstance(last, int | np.integer) and not isinstance(last, bool | np.timedelta64):
-            end_position: int = chain.refresh()
-            return self._window(
-                search.rows_between(chain, max(0, end_position - int(last)), end_position), number, columns
-            )
+            return self._window(self._newest(int(last)), number, columns)
         back = duration_us(last)
         if not len(self):
             return self._window([], number, columns)
-        newest = chain.span(number)[1]
+        newest = self._ask(lambda held: held.span(number))[1]
         bounds = Bounds(max(0, newest - back), newest)
-        return self._window(search.times_between(chain, number, bounds.lo, bounds.hi), number, columns, bounds)
+        parts = self._parts(lambda held: search.times_between(held, number, bounds.lo, bounds.hi))
+        return self._window(parts, number, columns, bounds)
+
+    def _newest(self, rows: int) -> list[Part]:
+        return self._parts(lambda held: search.rows_between(held, max(0, held.end - rows), held.end))
 
     def rows(self, first: int, stop: int) -> Window:
         """The records at positions ``first <= position < stop``, clamped to what the feed holds."""
-        chain = self._chain
         first, stop = self._checked(first), self._checked(stop)
-        chain.refresh()
-        return self._window(search.rows_between(chain, first, stop), 0)
+        return self._window(self._parts(lambda held: search.rows_between(held, first, stop)), 0)
 
     def _checked(self, position: int) -> int:
         """A position as an int; one of another life of the feed is refused."""
@@ -238,8 +264,7 @@ class Reader:
 
     def latest(self, n: int) -> Window:
         """The newest `n` records."""
-        end = self._chain.refresh()
-        return self.rows(max(0, end - self._checked(n)), end)
+        return self._window(self._newest(self._checked(n)), 0)
 
     def __getitem__(self, key: Any) -> Any:
         """``r["2026-01-01":"2026-01-02"]`` and ``r["2026-01-01"]`` read by time; integers are positions.
@@ -266,11 +291,10 @@ class Reader:
         end = self._chain.refresh()
         position = self._checked(key)
         position += end if position < 0 else 0
-        if not self._chain.first <= position < end:
-            raise IndexError(
-                f"feed {self.feed!r}: position {key} is not held; positions are {self._chain.first} to {end - 1}"
-            )
-        return self.rows(position, position + 1)[0]
+        found = self.rows(position, position + 1)
+        if not len(found):
+            raise IndexError(f"feed {self.feed!r}: position {key} is not held; positions are {self.first} to {end - 1}")
+        return found[0]
 
     def _window(
         self,
@@ -298,17 +322,16 @@ class Reader:
         ------
         EmptyFeedError
         """
-        end = self._chain.refresh()
-        if end == self._chain.first:
+        record = self._ask(_newest_record)
+        if record is None:
             raise self._empty()
-        index = self._chain.index_of(end - 1)
-        record = self._chain.records(index)[end - 1 - self._chain.base(index)]
-        return _record_type(self.layout.names)._make(record.item())
+        return _record_type(self.layout.names)._make(record)
 
-    def position_of(self, time: Any) -> Position:
-        """The first position whose primary clock is at or after a time; `end` if there is none yet."""
-        self._chain.refresh()
-        return self._position(search.position_at_least(self._chain, 0, instant(time)))
+    def position_of(self, time: Any, clock: str | None = None) -> Position:
+        """The first position whose clock (the primary one) is at or after a time; `end` if there is none yet."""
+        number = self._clock(clock)
+        wanted = instant(time)
+        return self._position(self._ask(lambda held: search.position_at_least(held, number, wanted)))
 
     def asof(self, times: Any, clock: str | None = None, tolerance: Any = None) -> asof.AsOf:
         """For each time the record in force: the one with the greatest clock at or before it, of equal ones the last.
@@ -325,27 +348,22 @@ class Reader:
         AsOf
             Positions (-1 before the first record); columns and frames on demand.
         """
-        chain, number = self._chain, self._clock(clock)
+        number = self._clock(clock)
         wanted = instants(times)
-        chain.refresh()
-        positions = search.positions_asof(chain, number, wanted)
-        answer = asof.AsOf(self.layout, self.layout.clocks[number], wanted, positions, self._gather)
+        positions, gathered = self._as_of(number, wanted)
+        answer = asof.AsOf(self.layout, self.layout.clocks[number], wanted, positions, gathered)
         if tolerance is not None:
             stamps = answer.records()[answer.clock]
             late = wanted[answer.found] - stamps > np.uint64(duration_us(tolerance))
             positions = positions.copy()
             positions[np.flatnonzero(positions >= 0)[late]] = asof.MISSING
-            answer = asof.AsOf(self.layout, answer.clock, wanted, positions, self._gather)
+            answer = asof.AsOf(self.layout, answer.clock, wanted, positions, gathered)
         return answer
 
-    def _gather(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        chain = self._chain
-
-        def chunk_of(position: int) -> tuple[int, npt.NDArray[Any]]:
-            index = chain.index_of(position)
-            return chain.base(index), chain.records(index)
-
-        return asof.gather(chunk_of, positions, self.layout.dtype)
+    def _as_of(self, number: int, wanted: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], Gather]:
+        """The positions in force, and how to get the records at some of them."""
+        positions = self._ask(lambda held: search.positions_asof(held, number, wanted))
+        return positions, lambda some: self._ask(lambda held: search.gather(held, some, self.layout.dtype))
 
     # --- streams -----------------------------------------------------------------------------------
 
@@ -357,9 +375,12 @@ class Reader:
         as_: Literal["numpy", "arrow"] = "numpy",
         batch: int | None = None,
         timeout: float | None = None,
-        wait: Literal["auto", "spin"] = "auto",
+        wait: Wait = "auto",
+        on_lap: OnLap = "raise",
     ) -> Follower:
         """An iterator of batches, from history to live: no gap, no repeat. The cursor is fixed by this call.
+
+        Also an async iterator: ``async for batch in reader.follow(…)``. Its `poll` never waits.
 
         Parameters
         ----------
@@ -375,19 +396,23 @@ class Reader:
         timeout : seconds
             End after so long without a record; 0 never waits, None waits for ever.
         wait
-            ``"auto"`` sleeps between looks after a moment; ``"spin"`` never does.
+            How to wait for a record: ``"auto"`` looks, then sleeps longer and longer between looks, and is woken
+            once it has waited for some 10 ms; ``"wake"`` is woken by the writer from the start (least work for the
+            reader, a system call a write for the writer); ``"spin"`` looks all the time (a whole core, least delay).
+        on_lap
+            What to do when a ring's writer has overtaken: ``"raise"`` a `LappedError` that says how many records
+            are lost (the next batch then goes on behind them), or ``"skip"`` them. `Follower.lost` counts them.
         """
-        if as_ not in ("numpy", "arrow"):
-            raise ValueError(f"as_={as_!r}: 'numpy' or 'arrow'")
-        if wait not in ("auto", "spin"):
-            raise ValueError(f"wait={wait!r}: 'auto' or 'spin'")
+        for name, value, allowed in (("as_", as_, ("numpy", "arrow")), ("wait", wait, WAITS), ("on_lap", on_lap, LAPS)):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: {', '.join(map(repr, allowed))}")
         if batch is not None and batch < 1:
             raise ValueError(f"batch={batch!r}: at least 1 record")
-        chain = Chain.again(self._chain)
+        chain = self._chain.again()
         at = self._start(chain, start) if position is None else self._resume(chain, position)
-        return Follower(chain, at, self.incarnation, as_=as_, batch=batch, timeout=timeout, spin=wait == "spin")
+        return Follower(chain, at, as_=as_, batch=batch, timeout=timeout, wait=wait, on_lap=on_lap)
 
-    def _resume(self, chain: Chain, position: int) -> int:
+    def _resume(self, chain: Chain | RingChain, position: int) -> int:
         at = self._checked(position)
         if not 0 <= at <= chain.end:
             raise RecordError(
@@ -396,15 +421,20 @@ class Reader:
             )  # fmt: skip
         return at
 
-    def _start(self, chain: Chain, start: Any) -> int:
+    def _start(self, chain: Chain | RingChain, start: Any) -> int:
         if start == "latest" and isinstance(start, str):
             return chain.end
         if start == "earliest" and isinstance(start, str):
             return chain.first
         if start == "snapshot" and isinstance(start, str):
-            found = marks.latest_snapshot(chain, chain.end)
+            found = self._snapshot(chain, chain.end)
             return chain.end if found is None else found[0]
-        return search.position_at_least(chain, 0, instant(start))
+        wanted = instant(start)
+        return chain.answer(lambda held: search.position_at_least(held, 0, wanted))
+
+    def _snapshot(self, chain: Chain | RingChain, stop: int) -> tuple[int, int] | None:
+        """Position and count of the last snapshot that lies wholly below `stop`."""
+        return marks.latest_snapshot(chain, stop) if isinstance(chain, Chain) else None
 
     def stream_time_range(self, start: Any, end: Any = None) -> Iterator[tuple[Any, ...]]:
         """The records of a time range as tuples, both ends inclusive.
@@ -413,41 +443,51 @@ class Reader:
         """
         return as_tuples(iter(self.read(start, end)))
 
-    def stream_latest_records(self, playback: bool = False, timeout: float | None = None) -> Iterator[tuple[Any, ...]]:
-        """Records as they come, as tuples; with `playback` from the latest complete snapshot on."""
-        return as_tuples(self._tail(playback, timeout))
+    def stream_latest_records(self, playback: bool = False, timeout: float | None = None, *, wait: Wait = "auto",
+                              on_lap: OnLap = "raise") -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        """Records as they come, as tuples; with `playback` from the latest complete snapshot on.
 
-    def stream_latest_records_raw(self, playback: bool = False, timeout: float | None = None) -> Iterator[memoryview]:
+        The cursor is fixed by this call. `timeout`, `wait` and `on_lap` as in `follow`; after a `LappedError` this
+        stream has ended (those of `read_batch` and `follow` go on).
+        """
+        return as_tuples(self._tail(playback, timeout, None, wait, on_lap))
+
+    def stream_latest_records_raw(self, playback: bool = False, timeout: float | None = None, *, wait: Wait = "auto",
+                                  on_lap: OnLap = "raise") -> Iterator[memoryview]:  # fmt: skip
         """As `stream_latest_records`, each record as a read-only view of its packed bytes."""
-        size = self.layout.record_size
-        return (as_bytes(r)[k : k + size] for r in self._tail(playback, timeout) for k in range(0, len(r) * size, size))
+        return as_records(self._tail(playback, timeout, None, wait, on_lap), self.layout.record_size)
 
-    def read_batch(
-        self, count: int, playback: bool = False, timeout: float | None = None
-    ) -> Iterator[npt.NDArray[Any]]:
-        """Records as they come, as arrays (views) of at most `count`; does not wait to fill one."""
-        return self._tail(playback, timeout, count)
+    def read_batch(self, count: int, playback: bool = False, timeout: float | None = None, *, wait: Wait = "auto",
+                   on_lap: OnLap = "raise") -> Follower:  # fmt: skip
+        """Records as they come, as arrays (views; of a ring copies) of at most `count`; does not wait to fill one."""
+        return self._tail(playback, timeout, count, wait, on_lap)
 
-    def read_batch_raw(self, count: int, playback: bool = False, timeout: float | None = None) -> Iterator[memoryview]:
+    def read_batch_raw(self, count: int, playback: bool = False, timeout: float | None = None, *, wait: Wait = "auto",
+                       on_lap: OnLap = "raise") -> Iterator[memoryview]:  # fmt: skip
         """As `read_batch`, each batch as a read-only view of its packed bytes."""
-        return (as_bytes(records) for records in self._tail(playback, timeout, count))
+        return map(as_bytes, self._tail(playback, timeout, count, wait, on_lap))
 
-    def _tail(self, playback: bool, timeout: float | None, batch: int | None = None) -> Follower:
-        return self.follow("snapshot" if playback else "latest", batch=batch, timeout=timeout)
+    def _tail(self, playback: bool, timeout: float | None, batch: int | None, wait: Wait, on_lap: OnLap) -> Follower:
+        start = "snapshot" if playback else "latest"
+        return self.follow(start, batch=batch, timeout=timeout, wait=wait, on_lap=on_lap)
 
     # --- marks ---------------------------------------------------------------------------------------
 
     def marks(self, kind: str | None = None) -> npt.NDArray[Any]:
-        """The marks of the feed by position (`deepwater.index.MARK_DTYPE`), of one kind if asked; a copy."""
-        return marks.marks(self._chain, kind)
+        """The marks of the feed by position (`deepwater.index.MARK_DTYPE`), of one kind if asked; a copy.
+
+        A ring has none.
+        """
+        chain = self._chain
+        return marks.marks(chain, kind) if isinstance(chain, Chain) else marks.of_kind(marks.none(), kind)
 
     def snapshots(self) -> npt.NDArray[Any]:
         """The snapshots that are complete, as marks."""
-        return marks.marks(self._chain, "snapshot")
+        return self.marks("snapshot")
 
     def gaps(self) -> npt.NDArray[Any]:
         """What was missed, as marks: `count` records (2**64-1: unknown) before `position`."""
-        return marks.marks(self._chain, "gap")
+        return self.marks("gap")
 
     def playback(self, at: Any = None) -> Window:
         """The latest complete snapshot at or before a time, and every record after it up to that time.
@@ -467,10 +507,10 @@ class Reader:
         stop = end
         if at is not None:
             moment = np.array([last_instant(at)], np.uint64)
-            stop = int(search.positions_asof(chain, 0, moment)[0]) + 1
-        found = marks.latest_snapshot(chain, stop)
+            stop = int(self._ask(lambda held: search.positions_asof(held, 0, moment))[0]) + 1
+        found = self._snapshot(chain, stop)
         if found is None:
             when = "" if at is None else f" at or before {format_us(last_instant(at))}"
             why = "" if self.settings.index_playback else " (it was made without index_playback)"
             raise NoSnapshotError(f"feed {self.feed!r} has no complete snapshot{when}{why}", feed=self.feed, at_us=at)
-        return self._window(search.rows_between(chain, found[0], stop), 0)
+        return self.rows(found[0], stop)

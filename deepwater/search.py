@@ -1,4 +1,4 @@
-"""Finding records: by position, by time on any clock, as of a time. Functions of a chain.
+"""Finding records: by position, by time on any clock, as of a time. Functions of what is held.
 
 A sorted column is searched with ``searchsorted`` and a ``uint64`` needle on the aligned strided
 field, which copies nothing (a Python int, or a misaligned field, would copy the column). A column
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepwater.chain import Chain
+from deepwater.held import Held
 from deepwater.window import Part
 
 Column = npt.NDArray[np.uint64]
@@ -43,7 +43,7 @@ def _search(column: Column, time: int, side: str) -> int:
     return low
 
 
-def rows_between(chain: Chain, first: int, stop: int) -> list[Part]:
+def rows_between(chain: Held, first: int, stop: int) -> list[Part]:
     """The parts of positions ``first <= position < stop``, clamped to what the feed holds."""
     first, stop = max(first, chain.first), min(stop, chain.end)
     parts = []
@@ -56,15 +56,15 @@ def rows_between(chain: Chain, first: int, stop: int) -> list[Part]:
     return parts
 
 
-def _part(chain: Chain, index: int, base: int, start: int, stop: int) -> Part:
+def _part(chain: Held, index: int, base: int, start: int, stop: int) -> Part:
     return Part(base + start, stop - start, load=partial(_rows, chain, index, start, stop))
 
 
-def _rows(chain: Chain, index: int, start: int, stop: int) -> npt.NDArray[Any]:
+def _rows(chain: Held, index: int, start: int, stop: int) -> npt.NDArray[Any]:
     return chain.records(index)[start:stop]
 
 
-def times_between(chain: Chain, clock: int, low: int, high: int) -> list[Part]:
+def times_between(chain: Held, clock: int, low: int, high: int) -> list[Part]:
     """The parts with ``low <= clock <= high`` (both inclusive), in position order."""
     parts = []
     for index in chain.candidates(clock, low, high):
@@ -85,7 +85,7 @@ def times_between(chain: Chain, clock: int, low: int, high: int) -> list[Part]:
     return parts
 
 
-def _picked(chain: Chain, index: int, base: int, rows: npt.NDArray[np.intp]) -> Part:
+def _picked(chain: Held, index: int, base: int, rows: npt.NDArray[np.intp]) -> Part:
     """Rows of one chunk: a view when they are consecutive, else a copy of them."""
     first, last = int(rows[0]), int(rows[-1])
     records = chain.records(index)
@@ -96,7 +96,7 @@ def _picked(chain: Chain, index: int, base: int, rows: npt.NDArray[np.intp]) -> 
     return Part(base + first, len(rows), copy, is_view=False, positions=(base + rows).astype(np.uint64))
 
 
-def position_at_least(chain: Chain, clock: int, time: int) -> int:
+def position_at_least(chain: Held, clock: int, time: int) -> int:
     """The first position whose clock is >= `time`; the end if there is none."""
     for index in chain.candidates(clock, time, 2**64 - 1):
         column = chain.column(index, clock)
@@ -108,7 +108,7 @@ def position_at_least(chain: Chain, clock: int, time: int) -> int:
     return chain.end
 
 
-def positions_asof(chain: Chain, clock: int, times: Column) -> npt.NDArray[np.int64]:
+def positions_asof(chain: Held, clock: int, times: Column) -> npt.NDArray[np.int64]:
     """For each time the position of the record with the greatest clock <= it; of equal ones the last; else -1.
 
     Chunks are visited from the newest; a chunk whose greatest value is below what every time has
@@ -144,7 +144,7 @@ def positions_asof(chain: Chain, clock: int, times: Column) -> npt.NDArray[np.in
     return found
 
 
-def _asof_in_order(chain: Chain, clock: int, times: Column) -> npt.NDArray[np.int64]:
+def _asof_in_order(chain: Held, clock: int, times: Column) -> npt.NDArray[np.int64]:
     """The same where neither the clock nor the times ever step back: each chunk answers one run of times."""
     found = np.full(len(times), -1, np.int64)
     at = 0
@@ -161,6 +161,23 @@ def _asof_in_order(chain: Chain, clock: int, times: Column) -> npt.NDArray[np.in
     return found
 
 
-def _all_below(chain: Chain, clock: int, index: int, best: Column) -> bool:
+def _all_below(chain: Held, clock: int, index: int, best: Column) -> bool:
     """Whether no chunk up to `index` can hold a value above the least of `best`."""
     return index < len(chain) and chain.reach(clock, index) <= int(best.min())
+
+
+def gather(held: Held, positions: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Copy the records at `positions` (held; in any order, repeats allowed)."""
+    raw = f"V{dtype.itemsize}"
+    out = np.empty(len(positions), raw)
+    ascending = bool((positions[1:] >= positions[:-1]).all())
+    order = None if ascending else np.argsort(positions, kind="stable")
+    wanted = positions if order is None else positions[order]
+    at = 0
+    while at < len(wanted):
+        index = held.index_of(int(wanted[at]))
+        base, records = held.base(index), held.records(index)
+        stop = int(wanted.searchsorted(base + len(records)))
+        out[slice(at, stop) if order is None else order[at:stop]] = records.view(raw)[wanted[at:stop] - base]
+        at = stop
+    return out.view(dtype)

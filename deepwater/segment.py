@@ -32,6 +32,7 @@ from deepwater.files import FULL, Directory, allocate, full
 
 _TOTAL_STORE_ORDER = platform.machine().lower() in ("x86_64", "amd64")
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; not in Python's mmap
+_PLAIN_COPY_BYTES = 65536
 _fence_lock = threading.Lock()
 
 
@@ -192,6 +193,15 @@ class Segment:
             _fence()
         self.words[fmt.COMMIT] = word
 
+    def claim(self, word: int, nbytes: int = 0) -> None:
+        """Of a ring: say which records are about to be overwritten, before the first byte of them is.
+
+        `nbytes` are about to be copied: of many the C library may store past the caches, which keeps no order.
+        """
+        self.words[fmt.CLAIM] = word
+        if nbytes > _PLAIN_COPY_BYTES or not _TOTAL_STORE_ORDER:
+            _fence()
+
     def populate(self, offset: int, size: int) -> None:
         """Fault pages in for writing ahead of use, where the system can."""
         start = offset - offset % mmap.PAGESIZE
@@ -223,6 +233,69 @@ class Segment:
         finally:
             if fd >= 0:
                 os.close(fd)
+
+
+class Page:
+    """A small file of words that several processes write (`deepwater.wake`); no records, no commit.
+
+    Attributes
+    ----------
+    mapping : mmap.mmap
+    words : memoryview
+        The file as 8-byte words.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "mapping", "words")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self.mapping = mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        self.words = memoryview(self.mapping).cast("Q")
+
+    @staticmethod
+    def create(directory: Directory, name: str, magic: bytes, size: int) -> None:
+        """Make the file, allocated, zero but for its first 8 bytes; FileExistsError if there is one."""
+        with directory.new(name, size, replace=False, durable=False) as fd:
+            os.pwrite(fd, magic, 0)
+
+    @classmethod
+    def open(cls, directory: Directory, name: str, magic: bytes) -> Self:
+        """Map the file for reading and writing.
+
+        Raises
+        ------
+        FileNotFoundError, PermissionError
+        CorruptFileError
+            It does not begin with `magic`, or is no whole number of pages.
+        """
+        fd, info = directory.open(name, os.O_RDWR)
+        try:
+            if os.pread(fd, 8, 0) != magic or info.st_size % fmt.PAGE:
+                path, reason = directory.name_of(name), f"not a page of words that begins with {magic!r}"
+                raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
+            page = cls(fd, info.st_size)
+            fd = -1
+            return page
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the file was removed."""
+        return self._fd < 0 or os.fstat(self._fd).st_nlink == 0
+
+    def close(self) -> None:
+        """Unmap. Idempotent."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+            with contextlib.suppress(BufferError):  # in use just now: goes with its last user
+                self.words.release()
+            with contextlib.suppress(BufferError):
+                self.mapping.close()
+
+    __del__ = close
 
 
 def read_published(

@@ -18,6 +18,7 @@ from deepwater.feed_files import FORMAT, LAYOUT, Feed, write_feed
 from deepwater.files import Directory
 from deepwater.global_registry import GlobalRegistry
 from deepwater.jsontext import load_json
+from deepwater.ring_files import SharedPlace
 from deepwater.schema import check_feed_name
 from deepwater.wording import did_you_mean
 
@@ -36,6 +37,8 @@ class Store:
     id : bytes
         16 bytes, the store's UUID.
     registry : GlobalRegistry
+    shared : SharedPlace
+        Where its rings are.
     """
 
     def __init__(self, path: str) -> None:
@@ -60,6 +63,7 @@ class Store:
             self.base.close()
             raise missing from None
         self.registry = GlobalRegistry(self.base, self.id)
+        self.shared = SharedPlace(self.base, self.id)
 
     @classmethod
     def make(cls, path: str) -> Store:

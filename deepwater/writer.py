@@ -1,27 +1,20 @@
-"""The writer of a feed: whole writes, each visible by one store.
+"""The writer of a durable feed: whole writes into chunks, each visible by one store.
 
 Every write copies its records into unpublished slots, says what it must of the clocks, and publishes
 with one 8-byte store. A write that does not fit goes on in new chunks, published from the last to the
-first, so the store that seals the first chunk shows all of it. A write that fails, or is interrupted
-anywhere, leaves `_unsure` set: the writer then finds its place again from the files (`recover`) before
-anything else, so nothing half-written can follow or be followed.
+first, so the store that seals the first chunk shows all of it. What holds for every writer (checks, staging,
+what happens after a write that failed) is in `deepwater.feed_writer`.
 
-Threads: one lock a writer, so writes from several threads are whole and one after the other. Processes:
-one writer a feed (`deepwater.locks`); after a fork the child's copy refuses to write.
-
-More than 300 lines because the steps of one write belong side by side.
+More than 400 lines because the steps of one write belong side by side.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import struct
-import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,75 +29,36 @@ from deepwater.chunk import (
     create_chunk,
 )
 from deepwater.clockstats import FEW_ROWS, GUARD, HIGH, LOW, SORTED, ClockStats, stamps_of
-from deepwater.errors import ClosedError, DeepwaterError, DurabilityError, RecordError, SchemaError
+from deepwater.errors import DurabilityError, RecordError, SchemaError
 from deepwater.feed_files import Feed, read_settings, write_settings
 from deepwater.feed_registry import FeedRegistry, make_row
+from deepwater.feed_writer import _NOT_PLAIN, FeedWriter, never_pack
 from deepwater.files import Directory
 from deepwater.flush import flush_chunk, flush_sealed
 from deepwater.index import GAP, SNAPSHOT, UNKNOWN, MarkIndex, index_name, pack_mark
-from deepwater.locks import Lock, watch_fork
+from deepwater.locks import Lock
 from deepwater.recover import recover
 from deepwater.spare import Spare
 from deepwater.timestamps import instant, now_us
-from deepwater.values import Packer
+from deepwater.wake import WAITING, Bell
 
 _NEVER = 2**63
 QUICK_S = 2.0
 """A chunk that filled within this time has its successor's successor prepared at once."""
-_NOT_PLAIN = (struct.error, TypeError, OverflowError, ValueError)
-"""What `struct` says of a value that is not of its type: `values` converts it, or says what is wrong."""
-_FLOATS = frozenset((float, int, np.float64, np.float32))
-_ACCEPTED = {"float64": _FLOATS, "float32": _FLOATS}
-"""Types that `struct` stores in a column as `values` would; it checks the other plain columns by itself."""
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
-def _depth(lock: Any) -> int:
-    """How often this thread holds an RLock; early patch releases say it in its repr only."""
-    count = getattr(lock, "_recursion_count", None)
-    return int(count()) if count else int(repr(lock).partition("count=")[2].split()[0])
+class Writer(FeedWriter):
+    """Appends records to a durable feed. Made by `Platform.create_writer`; see `FeedWriter` for what holds of it."""
 
-
-def _never_pack(*_: Any) -> None:
-    raise TypeError
-
-
-class Writer:
-    """Appends records to a durable feed. Made by `Platform.create_writer`.
-
-    Every write returns the position of its first record, and is visible to every process when it
-    returns: whole, or after an error or a crash not at all.
-
-    Attributes
-    ----------
-    feed : str
-    layout : Layout
-    settings : Settings
-
-    Notes
-    -----
-    A context manager. Safe to use from several threads (writes follow one another); not after a fork.
-    """
-
-    def __init__(self, directory: Directory, feed: Feed, lock: Lock) -> None:
-        self._directory, self._feed, self._lock = directory, feed, lock
-        self.feed, self.layout, self.settings = feed.name, feed.layout, feed.settings
-        self._mutex = threading.RLock()
-        self._packer = Packer(feed.layout)
-        self._pack_into = struct.Struct(feed.layout.struct_format).pack_into
-        self._size = feed.layout.record_size
-        self._primary = feed.layout.clocks.index(feed.layout.ts_col)
+    def __init__(self, directory: Directory, feed: Feed, lock: Lock, bell: Bell) -> None:
+        super().__init__(directory, feed, lock, bell)
+        self._pack_into = struct.Struct(feed.layout.struct_format).pack_into if self._is_plain else never_pack
         names = list(feed.layout.names)
-        self._strict = [(k, _ACCEPTED[c.type]) for k, c in enumerate(feed.layout.columns) if c.type in _ACCEPTED]
-        if any(c.count is not None or c.kind in ("bool", "chars") or c.type == "float16" for c in feed.layout.columns):
-            self._pack_into = _never_pack
         self._clock_args = [names.index(name) for name in feed.layout.clocks]
         self._registry = FeedRegistry(directory, feed.name, feed.layout, feed.ids)
         self._spare: Spare | None = None
-        self._problem: Exception | None = None
         self._chunk: WritableChunk
         self._marks: MarkIndex
         self._stats: ClockStats
@@ -112,37 +66,9 @@ class Writer:
         self._buffer: memoryview
         self._publish: Callable[[int], None]
         self._clocks: list[tuple[int, int, list[int]]]
-        self._base, self._count, self._limit, self._offset, self._prepare_at, self._rotate_at = (
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-        )
+        self._offset, self._prepare_at, self._rotate_at = 0, 0, 0
         self._entered = -math.inf
-        self._unsure = self._is_foreign = False
-        self._problem = ClosedError(f"the writer of feed {feed.name!r} could not be opened")  # until it is
-        self._take_place()
-        self._problem = None
-        watch_fork(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if isinstance(self._problem, ClosedError) else f"end={self._base + self._count}"
-        return f"<Writer {self.feed!r} {state}>"
-
-    @property
-    def end(self) -> int:
-        """The position the next record will have."""
-        with self._mutex:
-            self._check()
-            return self._base + self._count
+        self._begin()
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -172,7 +98,7 @@ class Writer:
                 self._check()
             self._unsure = True
             count, now = self._count, time.time_ns() // 1000
-            if create_index or count >= self._limit or now >= self._rotate_at:
+            if create_index or count >= self._limit or now >= self._rotate_at or self._staged:
                 self._unsure = False
                 return self._append_one(values, create_index)
             stamps: Sequence[Any] = values
@@ -204,6 +130,8 @@ class Writer:
             self._count = count + 1
             position = self._base + count
             self._unsure = False  # from here on a signal handler may write
+            if self._waiting[WAITING]:
+                self._bell.ring()
             return position
 
     def _put_checked(self, at: int, values: tuple[Any, ...]) -> list[Any]:
@@ -219,38 +147,6 @@ class Writer:
             stamps[column] = stamp
         return stamps
 
-    def write_batch(self, data: Any, create_index: bool = False) -> int:
-        """Append many records: all of them become visible at once.
-
-        Parameters
-        ----------
-        data
-            A structured array, a dict of columns, a DataFrame, or anything with
-            ``__arrow_c_stream__``. Columns are matched BY NAME (a named index of a frame counts).
-        create_index
-            Mark the batch as one snapshot (needs `index_playback`).
-
-        Returns
-        -------
-        int
-            The position of the first record; of the next one to come if there is none in `data`.
-
-        Raises
-        ------
-        RecordError
-            A column is missing or unknown, or a value does not fit its field exactly (float fields
-            take the nearest value). The message names column and row. Nothing is written.
-        StorageFullError, DurabilityError, ClosedError
-
-        Notes
-        -----
-        An array of exactly the feed's dtype is copied once, into the file. Everything else is
-        converted first.
-        """
-        if not create_index and (raw := self._packer.few_bytes(data)):
-            return self._append_few(raw, len(data))
-        return self._append(self._packer.pack_batch(data), create_index)
-
     def _append_few(self, raw: bytes, rows: int) -> int:
         """As `_append`, for some rows that fit where it was made ready: the same steps, and nothing besides."""
         with self._mutex:
@@ -259,7 +155,9 @@ class Writer:
             self._unsure = True
             count, now = self._count, time.time_ns() // 1000
             stop = count + rows
-            if stop > self._limit or now >= self._rotate_at:
+            if stop > self._limit or now >= self._rotate_at or self._staged:
+                self._unsure = False
+                self._refuse_mix()
                 return self._append_held(np.frombuffer(raw, self.layout.dtype), rows, False)
             at = self._offset + count * self._size
             self._buffer[at : at + len(raw)] = raw
@@ -269,14 +167,9 @@ class Writer:
             self._count = stop
             position = self._base + count
             self._unsure = False
+            if self._waiting[WAITING]:
+                self._bell.ring()
             return position
-
-    def write_batch_bytes(self, buffer: Any, create_index: bool = False) -> int:
-        """Append packed records: any contiguous buffer of a whole number of records.
-
-        Otherwise as `write_batch`. Padding bytes are stored as zero whatever they are.
-        """
-        return self._append(self._packer.check_bytes(buffer), create_index)
 
     def mark_gap(self, lost: int | None = None, from_us: Any = None, to_us: Any = None, reason: str = "") -> int:
         """Say that something was missed before the next record.
@@ -357,76 +250,14 @@ class Writer:
                 raise self._problem from error
             return self._base + count
 
-    def close(self) -> None:
-        """Let go of the feed. What was written stays; idempotent, and may be called again after an interrupt."""
-        with self._mutex:
-            if self._is_foreign or self._lock.released:
-                return
-            if not isinstance(self._problem, ClosedError):
-                text = f"the writer of feed {self.feed!r} is closed: open another with create_writer"
-                self._problem = ClosedError(text)
-            self._limit, self._unsure = -1, True
-            self._drop_spare()
-            try:
-                self._chunk.disown()
-                self._chunk.close()
-                self._marks.close()
-                self._registry.close()
-            finally:
-                self._lock.release()
-                self._directory.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_problem", self) is None:
-            try:
-                warnings.warn(f"the writer of feed {self.feed!r} was not closed", ResourceWarning, 2, self)
-                self.close()
-            except Exception:  # noqa: BLE001  # at interpreter exit anything may be gone already
-                pass
-
-    def after_fork(self) -> None:
-        """In a forked child: this copy owns nothing, and says so when used."""
-        self._problem = ClosedError(
-            f"this writer of feed {self.feed!r} belongs to process {os.getppid()}, which this one was forked from: "
-            f"write there, or open one here after the parent closed it"
-        )
-        self._mutex = threading.RLock()
-        self._is_foreign = True
-        self._limit, self._unsure = -1, True
+    def _let_go(self) -> None:
+        self._drop_spare()
+        self._chunk.disown()
+        self._chunk.close()
+        self._marks.close()
+        self._registry.close()
 
     # --- the steps of a write --------------------------------------------------------------------
-
-    def _append_one(self, values: tuple[Any, ...], snapshot: bool) -> int:
-        """Append one record the general way, under the lock."""
-        records = self._packer.check_bytes(self._packer.pack_values(values))
-        self._refuse_snapshot(snapshot, 1)
-        return self._append_held(records, 0, snapshot)
-
-    def _refuse_snapshot(self, snapshot: bool, rows: int) -> None:
-        if snapshot and not (self.settings.index_playback and rows):
-            playback = self.settings.index_playback
-            why = "an empty write starts no snapshot" if playback else "the feed has no index_playback"
-            raise RecordError(f"feed {self.feed!r}: create_index: {why}")
-
-    def _append(self, records: npt.NDArray[Any], snapshot: bool) -> int:
-        """Append packed records of exactly the feed's dtype."""
-        self._refuse_snapshot(snapshot, len(records))
-        with self._mutex:
-            self._check()
-            return self._append_held(records, len(records), snapshot)
-
-    def _append_held(self, records: npt.NDArray[Any], mark_count: int, snapshot: bool) -> int:
-        """Append under the lock, sure of the place."""
-        if not len(records):
-            return self._base + self._count
-        self._unsure = True
-        try:
-            position = self._append_unsure(records, len(records), mark_count, snapshot)
-        except BaseException:
-            self._settle()
-            raise
-        self._unsure = False
-        return position
 
     def _append_unsure(self, records: npt.NDArray[Any], rows: int, mark_count: int, snapshot: bool) -> int:
         now = time.time_ns() // 1000
@@ -572,7 +403,8 @@ class Writer:
         self._rotate_at = chunk.activated_us + int(rotate * 1_000_000) if rotate else _NEVER
 
     def _take_place(self) -> None:
-        """Find the end of the feed in its files and stand there."""
+        self._drop_spare()
+        old = getattr(self, "_chunk", None)
         rows, chunk = recover(self._directory, self._feed)
         self._registry.adopt(rows)
         if chunk is None:
@@ -582,39 +414,9 @@ class Writer:
         else:
             chunk.own()
         self._enter(chunk, chunk.state()[0], None)
-        self._unsure = False
-
-    def _settle(self) -> None:
-        """After a write that failed: forget what memory says, and read where the feed ends."""
-        self._limit, self._unsure = -1, True
-        if self._problem is not None:
-            return
-        self._drop_spare()
-        old = self._chunk
-        self._take_place()
-        if old is not self._chunk:
+        if old is not None:
             old.close()
-
-    def _guarded(self, step: Any) -> None:
-        self._unsure = True
-        try:
-            step()
-        except BaseException:
-            self._settle()
-            raise
         self._unsure = False
-
-    def _check(self) -> None:
-        """Raise what keeps this writer from writing; find its place again if it must."""
-        if self._problem is not None:
-            raise self._problem
-        if self._unsure and _depth(self._mutex) > 1:
-            raise DeepwaterError(
-                f"feed {self.feed!r}: a write is running in this thread, and a signal handler (or a __del__) called in "
-                f"the middle of it: set a flag there and write afterwards", feed=self.feed,
-            )  # fmt: skip
-        if self._unsure:
-            self._settle()
 
     def _drop_spare(self) -> None:
         if self._spare is not None:

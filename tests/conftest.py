@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -102,7 +104,15 @@ def _tracker() -> tuple[object, object]:
     return getattr(tracker, "_pid", None), getattr(tracker, "_fd", None)
 
 
-def _held() -> set[tuple[object, ...]]:
+def _shared_memory(below: str) -> Iterator[Path]:
+    """Yield what stores in the directory `below` have in shared memory: other runs of the tests may be at it too."""
+    for about in Path("/dev/shm").glob("deepwater-*/*/store.json"):
+        with suppress(OSError, ValueError):
+            if json.loads(about.read_text())["base_path"].startswith(below):
+                yield from about.parent.iterdir()
+
+
+def _held(below: str) -> set[tuple[object, ...]]:
     """Return what this process holds: descriptors, mappings, threads, children, names in shared memory."""
     pid, tracker_fd = _tracker()
     held: set[tuple[object, ...]] = {("thread", thread.name, id(thread)) for thread in threading.enumerate()}
@@ -117,22 +127,36 @@ def _held() -> set[tuple[object, ...]]:
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that just ended
             children = Path(f"/proc/self/task/{task}/children").read_text().split()
             held.update(("child process", int(child)) for child in children)
-    for top in Path("/dev/shm").glob("deepwater*"):
-        held.add(("shared memory", str(top)))
-        held.update(("shared memory", str(path)) for path in top.rglob("*"))
+    held.update(("shared memory", str(path)) for path in _shared_memory(below))
     return {entry for entry in held if entry[:2] not in {("child process", pid), ("descriptor", tracker_fd)}}
 
 
+def _sweep_after_kills(node: pytest.Item) -> None:
+    """Remove what killed writers left in shared memory: of stores in the directory of this test only."""
+    if node.get_closest_marker("faults") is None or "tmp_path" not in node.funcargs:  # type: ignore[attr-defined]
+        return
+    mine = str(node.funcargs["tmp_path"])  # type: ignore[attr-defined]
+    for directory in {path.parent for path in _shared_memory(mine)}:
+        shutil.rmtree(directory)
+        with suppress(OSError):
+            directory.parent.rmdir()
+
+
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+def leaves_nothing_behind(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Fail a test after which this process holds more than before it.
 
-    A failed test is let off: the traceback that is shown keeps its locals alive.
+    A failed test is let off: the traceback that is shown keeps its locals alive. A test that kills (marker `faults`)
+    may leave what killed writers leave in shared memory.
     """
-    before = _held()
+    below = str(tmp_path_factory.getbasetemp())
+    before = _held(below)
     yield
+    _sweep_after_kills(request.node)
     until = time.monotonic() + _PATIENCE_S
-    while (left := _held() - before) and not request.node.stash.get(_FAILED, False):
+    while (left := _held(below) - before) and not request.node.stash.get(_FAILED, False):
         if time.monotonic() > until:
             pytest.fail("left behind: " + "; ".join(sorted(" ".join(map(str, entry)) for entry in left)))
         gc.collect()  # only now: it costs more than most tests

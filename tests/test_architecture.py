@@ -17,9 +17,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LINE = """
     errors wording jsontext durations spans timestamps | fields settings infer schema | layout
-    | arrow frames rules values | format | files | segment locks
-    | chunk index clockstats spare | feed_files feed_registry global_registry store | chain window
-    | search asof marks follow reader | recover flush writer | playback | check | describe platform | apps | cli
+    | arrow frames rules values | format | files futex | ring_files segment locks wake
+    | chunk index clockstats spare | feed_files feed_registry global_registry store | held window | ring
+    | chain ring_chain | search asof marks waiting follow reader ring_reader
+    | recover flush feed_writer writer ring_writer | playback | check | describe platform shm | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

@@ -616,7 +616,7 @@ def test_asof_of_sorted_times_in_a_sorted_feed_answers_as_in_any_other(
         clock = _feed_of(dw, rng, kind, rows)
         with Directory(Path(dw.base_path) / "data" / "F") as directory:
             feed = read_feed(directory, "F")
-            chain = Chain(directory, "F", feed.layout, feed.ids)
+            chain = Chain(directory, dw._store.shared, "F", feed.layout, feed.ids)
             for _ in range(6):
                 times = _times_near(clock, rng)
                 times = times[rng.permutation(len(times))[: rng.integers(1, len(times) + 1)]]

@@ -446,7 +446,7 @@ def test_a_spec_may_be_a_dict_a_file_or_a_spec(tmp_store: Path, tmp_path: Path) 
 @pytest.mark.parametrize("spec", [{}, {"feed_name": "X"}, [], None, 5, "missing.json", {**SPEC,
     "chunk_size_bytes": "64MB"}, {**SPEC, "colour": 1},
                                   {**SPEC, "ts_col": "rows"}, {**SPEC, "ts_col": "none"}, {**SPEC, "fields": []},
-                                  {**SPEC, "persist": False},
+                                  {**SPEC, "persist": False, "index_playback": True},
                                   {**SPEC, "durability": "always"}, {**SPEC, "mode": "VF"}],
                                   ids=lambda s: repr(s)[-40:])  # fmt: skip
 def test_a_spec_that_cannot_be_makes_nothing(tmp_store: Path, spec: Any) -> None:

@@ -1,0 +1,124 @@
+"""How a follower waits: look, then sleep, then be woken.
+
+Three ways, by what they cost. *spin* looks all the time: least delay, a whole core. *wake* looks for a few
+microseconds and then sleeps on the words of `deepwater.wake`: nothing while idle, tens of microseconds to wake, and
+a system call a write for the writer. *auto*, the default, looks, then sleeps longer and longer between looks, so a
+busy feed costs its writer nothing; and once nothing has come for `PATIENCE_S` is woken too, so an idle feed costs
+its reader nothing. Where there is nothing to be woken by, sleeping between looks goes on, up to `LONGEST_SLEEP_S`.
+
+It knows no records: a chain says which word to look at, and what it was when last loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Literal, Protocol
+
+from deepwater.format import COMMIT
+from deepwater.ring_files import SharedPlace
+from deepwater.wake import Sleeper
+
+Wait = Literal["auto", "spin", "wake"]
+WAITS = ("auto", "spin", "wake")
+LOOKS = 100
+"""Looks in a row, some 3 µs; then others may have the core."""
+LOOKS_IN_ROW = {"auto": 8, "wake": 4}
+"""How often that is done before sleeping."""
+SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 20e-6, 2e-3, 1.25
+PATIENCE_S = 0.01
+CHECK_S = 0.1
+"""How often a waiting follower makes sure that its feed is still there."""
+
+
+class Watched(Protocol):
+    """What is waited for."""
+
+    place: SharedPlace
+    feed: str
+
+    def watch(self) -> tuple[memoryview, int] | None:
+        """The words of a file and the commit word as last loaded; None when there is no file yet."""
+        ...
+
+    def check_there(self) -> None:
+        """Raise if the feed was deleted."""
+        ...
+
+
+class Waiter:
+    """Waits for one follower. `step` in one thread at a time; `poke` from any."""
+
+    __slots__ = ("_began", "_chain", "_checked", "_mode", "_pause", "_sleeper", "_steps")
+
+    def __init__(self, chain: Watched, mode: Wait) -> None:
+        self._chain, self._mode = chain, mode
+        self._sleeper = Sleeper(chain.place, chain.feed)
+        self.begin()
+
+    def begin(self) -> None:
+        """Something has come: be patient anew."""
+        self._steps, self._pause = 0, SHORTEST_SLEEP_S
+        self._began = self._checked = 0.0
+
+    def step(self, until: float) -> None:
+        """Wait a little: until there may be something new, or `until` (of `time.monotonic`), or until a look is due.
+
+        Raises
+        ------
+        FeedNotFoundError
+            The feed was deleted.
+        """
+        self._steps += 1
+        if self._look():
+            return
+        if self._mode == "spin" or self._steps <= LOOKS_IN_ROW[self._mode]:
+            os.sched_yield()
+            if self._steps % LOOKS:
+                return
+        now = time.monotonic()
+        self._began = self._began or now
+        if now - self._checked >= CHECK_S:
+            if self._checked:
+                self._chain.check_there()
+            self._checked = now
+        if self._mode != "spin":
+            self._sleep(now, max(0.0, until - now))
+
+    def _look(self) -> bool:
+        """Look many times in a row; whether there is something new."""
+        watched = self._chain.watch()
+        if watched is None:
+            return False
+        words, seen = watched
+        try:
+            for _ in range(LOOKS):
+                if words[COMMIT] != seen:
+                    return True
+        except ValueError:  # the follower went on to another file just now, in another thread
+            return True
+        return False
+
+    def nothing_new(self) -> bool:
+        """Whether the word is as last loaded; False where there is none to look at."""
+        watched = self._chain.watch()
+        try:
+            return watched is not None and watched[0][COMMIT] == watched[1]
+        except ValueError:
+            return False
+
+    def _sleep(self, now: float, seconds: float) -> None:
+        patient = self._mode == "auto" and now - self._began < PATIENCE_S
+        if not patient and self._chain.watch() is not None and self._sleeper.is_ready():
+            self._sleeper.sleep(self.nothing_new, seconds)
+            return
+        time.sleep(min(self._pause, seconds))
+        self._pause = min(LONGEST_SLEEP_S, self._pause * GROWTH)
+
+    def poke(self) -> None:
+        """End the step that another thread is in, if it is asleep."""
+        self._sleeper.poke()
+
+    def close(self) -> None:
+        """Let go of the words. Idempotent; no step may be running."""
+        self._sleeper.close()
