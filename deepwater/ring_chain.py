@@ -124,6 +124,8 @@ class RingChain:
     @property
     def incarnation(self) -> str:
         """Which life of the ring this is; "" before the first writer."""
+        if self.tail is None:
+            self.refresh()
         return self.tail.incarnation.hex() if self.tail is not None else ""
 
     def refresh(self) -> int:
@@ -146,7 +148,7 @@ class RingChain:
             count, ring = following.state()[0], following  # the old one goes with the last that borrowed it
         self.tail, self._count = ring, count
         self.end = ring.base + count
-        self.first = min(self.end, ring.oldest())
+        self.first = min(self.end, max(ring.oldest(), self.end - ring.capacity))  # the second: in a sane file no more
         return self.end
 
     def _attach(self, after: int) -> Ring | None:

@@ -6,6 +6,7 @@ Bounded here; by hand as large as wanted: ``RING_RECORDS=100000000 python -m pyt
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -96,17 +97,20 @@ def test_writers_killed_under_readers(tmp_path: Path) -> None:
             workers.append(stack.enter_context(Worker(WORKERS / "ring_reads.py", *args, timeout=290)))
             assert workers[-1].readline().startswith("ready")
         reader = dw["RING"]
+        args = (base, "RING", tmp_path / "board", 10**15, "nursery")
+        nursery = stack.enter_context(Worker(WORKERS / "ring_writes.py", *args, timeout=290))
         for k in range(KILLS):
-            args = (base, "RING", tmp_path / "board", 10**15, k)
-            with Worker(WORKERS / "ring_writes.py", *args, timeout=290) as writer:
-                while board["started"] <= k:
-                    assert writer.process.poll() is None, writer.stderr()
-                    time.sleep(0.001)
-                seen = owns[0]["accepted"]
-                while owns[0]["accepted"] == seen:  # the readers have gone on with this writer
-                    time.sleep(0.001)
-                time.sleep(float(rng.random() ** 3) * 0.02)
-                writer.kill()
+            nursery.send(k)
+            pid = int(nursery.readline())
+            while board["started"] <= k:
+                assert nursery.process.poll() is None, nursery.stderr()
+                time.sleep(0.0005)
+            seen = owns[0]["accepted"]
+            while owns[0]["accepted"] == seen:  # the readers have gone on with this writer
+                time.sleep(0.0005)
+            time.sleep(float(rng.random() ** 3) * 0.02)
+            os.kill(pid, signal.SIGKILL)
+            assert nursery.readline() == "gone"
             chain = reader._ring_chain  # type: ignore[attr-defined]
             end = chain.refresh()
             words = chain.tail.segment.words

@@ -1,53 +1,57 @@
-"""Writes a ring at full speed until told to stop: ``base feed board limit seed [forget]``.
+"""Writes a ring at full speed until told to stop: ``base feed board limit seed``.
 
-Batches of 1 to an eighth of the ring, now and then up to half; a few single writes. With ``forget`` it does what a
-successor must not: it takes back the claim of the writer before it.
+Batches of 1 to an eighth of the ring, now and then half of it; a few single writes. With the seed "nursery" it reads
+seeds from stdin and forks a writer for each (an interpreter's start costs more than a life does): prints the child's
+pid, and "gone" when it has ended.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 import numpy as np
 
 import ring_kit
 from deepwater import Platform
-from deepwater import format as fmt
-from deepwater.ring_writer import RingWriter
 
 base, feed, board_path, limit, seed = sys.argv[1:6]
 board = ring_kit.Board(board_path)
-rng = np.random.default_rng(int(seed))
 truth = ring_kit.table()
 
-if "forget" in sys.argv:
-    enter = RingWriter._enter
 
-    def forgetful(self: RingWriter, ring: object) -> None:
-        enter(self, ring)  # type: ignore[arg-type]
-        self._claimed = self._count
-        self._words[fmt.CLAIM] = self._count
-
-    RingWriter._enter = forgetful  # type: ignore[method-assign]
-
-with Platform(base).create_writer(feed) as writer:
-    capacity = writer._ring.capacity
-    records = truth.view(writer.layout.dtype).reshape(-1)
-    position, stop = writer.end, int(limit)
-    board["started"] += 1
-    sizes = rng.integers(1, capacity // 8, 4096)
-    sizes[rng.random(4096) < 0.02] = capacity // 2
-    single = rng.random(4096) < 0.1
-    k = 0
-    while position < stop and not board["done"]:
-        k = (k + 1) & 4095
-        at = position % ring_kit.PERIOD
-        if single[k]:
-            writer.write_values(*truth[at].tolist())
-            position += 1
-        else:
-            rows = int(sizes[k])
-            writer.write_batch(records[at : at + rows])
+def write(rng: np.random.Generator) -> None:
+    with Platform(base) as platform, platform.create_writer(feed) as writer:
+        capacity = writer._ring.capacity
+        records = truth.view(writer.layout.dtype).reshape(-1)
+        position, stop = writer.end, int(limit)
+        board["started"] += 1
+        sizes = rng.integers(1, capacity // 8, 4096)
+        sizes[rng.random(4096) < 0.02] = capacity // 2
+        single = rng.random(4096) < 0.1
+        k = 0
+        while position < stop and not board["done"]:
+            k = (k + 1) & 4095
+            at = position % ring_kit.PERIOD
+            rows = 1 if single[k] else int(sizes[k])
+            if rows == 1:
+                writer.write_values(*truth[at].tolist())
+            else:
+                writer.write_batch(records[at : at + rows])
             position += rows
-        board["position"] = position
-    print(position)
+            board["position"] = position
+        print(position, flush=True)
+
+
+if seed == "nursery":
+    Platform(base).create_reader(feed).close()  # everything is loaded before the first child
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            write(np.random.default_rng(int(line)))
+            os._exit(0)
+        print(pid, flush=True)
+        os.waitpid(pid, 0)
+        print("gone", flush=True)
+else:
+    write(np.random.default_rng(int(seed)))
