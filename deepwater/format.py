@@ -21,7 +21,8 @@ Files
     data/<feed>/<feed>.reg            kind FREG  a row per sealed chunk    (cache of the chunk headers)
     data/<feed>/chunk_00000001.bin    kind CHNK  records
     data/<feed>/chunk_00000001.idx    kind MARK  marks; absent when the chunk has none
-    <shm>/<store>/<feed>-<id>         kind RING  records, overwritten from the oldest
+    <shm>/<store>/<feed>-<id>         kind RING  records, overwritten from the oldest (`deepwater.ring`)
+    <shm>/<store>/<feed>.wake         a page of words, none of these kinds (`deepwater.wake`)
 
 Whole file
 ----------
@@ -100,7 +101,7 @@ Live words (offset 4096)
 4096   8    commit                ``count | SEALED << 63``
 4160   8    durable               records known to be on the device; set after the sync returns, with
                                   ``SEALED << 63`` once that sync took the seal along
-4224   8    claim                 RING: end of the range being overwritten; else 0
+4224   8    claim                 RING: count up to which slots may have been overwritten; else 0
 4288   128  owner                 pid 8, start 8 (clock ticks after boot), boot_id 16, inode 8,
                                   device 8, since_us 8, host 64, state 4 (1 held, 0 released),
                                   CRC 4 of the 124 bytes before
@@ -143,6 +144,12 @@ Invariants
    never change; GREG rows are replaced as settings are.
 8. *No file shrinks in place*; a store into a mapping beyond the end of its file kills the process.
 9. Padding bytes of records are zero.
+10. *A ring's words*: `commit` counts all records ever published in it, ``claim >= commit`` is stored before the first
+   byte of a write and never decreases; record ``n`` of the file lies in slot ``n % capacity``; what was read is true
+   from record ``claim - capacity`` on, with the claim loaded afterwards. `unsorted` of a clock is 0, or 1 + the
+   position of the newest record below the one before it; `min` and `max` are not used. There is no seal block: the
+   SEALED bit says that readers go on in the ring with the next id, or, if there is none, that the feed was deleted.
+   The incarnation is 8 bytes of the feed's and 8 of its own, another after a reboot.
 
 Rows
 ----

@@ -154,7 +154,8 @@ class Ring:
 
     def oldest(self) -> int:
         """The first position that is surely whole now, if it is published. Load it after what it is to judge."""
-        return self.base + max(0, self.segment.words[fmt.CLAIM] - self.capacity)
+        overwritten = self.segment.words[fmt.CLAIM] - self.capacity
+        return self.base + overwritten if overwritten > 0 else self.base
 
     def copy(self, first: int, stop: int, dtype: np.dtype[Any]) -> tuple[int, Records]:
         """Copy published positions ``first <= p < stop``, at most `capacity` of them.
@@ -173,7 +174,8 @@ class Ring:
         else:
             rest = at + rows - self.capacity
             data = b"".join((self._bytes[at * size :], self._bytes[: rest * size]))
-        valid = min(stop, max(first, self.oldest()))  # only now: what was overwritten meanwhile is known
+        valid = self.oldest()  # only now: what was overwritten meanwhile is known
+        valid = first if valid < first else valid if valid < stop else stop
         return valid, np.frombuffer(data, dtype, stop - valid, (valid - first) * size)
 
     def pieces(self, first: int, stop: int) -> list[tuple[int, Records]]:

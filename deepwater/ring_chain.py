@@ -111,6 +111,7 @@ class RingChain:
         self.tail: Ring | None = None
         self.first = self.end = 0
         self._count = 0
+        self._copy_rows = max(1, COPY_BYTES // layout.record_size)
         self.refresh()
 
     def __len__(self) -> int:
@@ -140,15 +141,21 @@ class RingChain:
         ring = self.tail
         if ring is None and (ring := self._attach(0)) is None:
             return self.end
-        count, sealed = ring.state()
-        if sealed:
+        words = ring.segment.words
+        count = words[fmt.COMMIT]
+        if count >= fmt.SEALED:
             following = self._attach(ring.id)
             if following is None:
                 raise self._deleted()
-            count, ring = following.state()[0], following  # the old one goes with the last that borrowed it
+            ring, words = following, following.segment.words  # the old one goes with the last that borrowed it
+            count = words[fmt.COMMIT] & fmt.COUNT_MASK
+        overwritten = words[fmt.CLAIM] - ring.capacity  # loaded after the commit word
+        if overwritten < count - ring.capacity:  # in a sane file the claim is never behind
+            overwritten = count - ring.capacity
+        base = ring.base
         self.tail, self._count = ring, count
-        self.end = ring.base + count
-        self.first = min(self.end, max(ring.oldest(), self.end - ring.capacity))  # the second: in a sane file no more
+        self.end = base + count
+        self.first = base if overwritten <= 0 else base + (overwritten if overwritten < count else count)
         return self.end
 
     def _attach(self, after: int) -> Ring | None:
@@ -269,22 +276,23 @@ class RingChain:
         """
         if position >= self.end and self.refresh() <= position:
             return None, position, 0
-        limit = max(1, COPY_BYTES // self.layout.record_size) if most is None else most
+        limit = self._copy_rows if most is None else most
         start = position
         while True:
-            self.refresh()
-            start = max(start, self.first)
+            if start < self.first:
+                start = self.first
             ring = self.tail
             assert ring is not None
-            stop = min(self.end, start + limit)
+            stop = self.end if self.end <= start + limit else start + limit
             if start == stop:  # all that is published may be overwritten by a write under way
                 return None, start, start - position
             valid, records = ring.copy(start, stop, self.layout.dtype)
-            if len(records):
-                if most is not None and len(records) > most:
+            if stop > valid:
+                if most is not None and stop - valid > most:
                     records, stop = records[:most], valid + most
                 return records, stop, valid - position
             start, limit = valid, ring.capacity  # a longer copy has more that is not overtaken
+            self.refresh()
 
     def watch(self) -> tuple[memoryview, int] | None:
         """The words and the commit word as last loaded: a new value means there is something to `take`."""

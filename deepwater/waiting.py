@@ -21,12 +21,13 @@ from deepwater.wake import Sleeper
 
 Wait = Literal["auto", "spin", "wake"]
 WAITS = ("auto", "spin", "wake")
-LOOKS = 100
-"""Looks in a row, some 3 µs; then others may have the core."""
-LOOKS_IN_ROW = {"auto": 8, "wake": 4}
+LOOKS = {"auto": 100, "wake": 20, "spin": 100}
+"""Looks in a row, some 3 µs a hundred."""
+LOOKS_IN_ROW = {"auto": 8, "wake": 1}
 """How often that is done before sleeping."""
-SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 20e-6, 2e-3, 1.25
+SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 20e-6, 4e-3, 1.25
 PATIENCE_S = 0.01
+_ROUNDS = 100
 CHECK_S = 0.1
 """How often a waiting follower makes sure that its feed is still there."""
 
@@ -72,10 +73,12 @@ class Waiter:
         self._steps += 1
         if self._look():
             return
-        if self._mode == "spin" or self._steps <= LOOKS_IN_ROW[self._mode]:
+        if self._mode == "spin":
             os.sched_yield()
-            if self._steps % LOOKS:
+            if self._steps % _ROUNDS:
                 return
+        elif self._steps <= LOOKS_IN_ROW[self._mode]:
+            return  # without giving way: who has just run would get the core back late, a sleeper gets it at once
         now = time.monotonic()
         self._began = self._began or now
         if now - self._checked >= CHECK_S:
@@ -92,7 +95,7 @@ class Waiter:
             return False
         words, seen = watched
         try:
-            for _ in range(LOOKS):
+            for _ in range(LOOKS[self._mode]):
                 if words[COMMIT] != seen:
                     return True
         except ValueError:  # the follower went on to another file just now, in another thread

@@ -117,18 +117,19 @@ class Sleeper:
     Opens the words when it first sleeps, and again when the writer has made others.
     """
 
-    __slots__ = ("_futex", "_name", "_next_look", "_page", "_place")
+    __slots__ = ("_futex", "_name", "_next_look", "_page", "_place", "_slept_in_vain")
 
     def __init__(self, place: SharedPlace, feed: str) -> None:
         self._place, self._name = place, wake_name(feed)
         self._page: Page | None = None
         self._futex: futex.Futex | None = None
         self._next_look = 0.0
+        self._slept_in_vain = False
 
     def is_ready(self) -> bool:
         """Whether there are words to sleep on; looks for them now and then."""
         if self._page is not None:
-            if not self._page.is_gone:
+            if not self._slept_in_vain or not self._page.is_gone:
                 return True
             self.close()
         now = time.monotonic()
@@ -154,6 +155,7 @@ class Sleeper:
         fenced = futex.barrier() and page.words[FENCED]
         if nothing_new():
             word.wait(value, min(seconds, FENCED_BOUND_S if fenced else BOUND_S))
+        self._slept_in_vain = nothing_new()
 
     def poke(self) -> None:
         """Wake the sleepers, for them to see that they are closed. Never fails."""

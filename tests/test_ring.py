@@ -291,7 +291,7 @@ def test_a_copy_that_is_overtaken_in_the_middle_keeps_its_true_part(
         def meanwhile(self: Ring) -> int:
             nonlocal looked
             looked += 1
-            if looked == 2:  # 1: what is held; 2: after the copy
+            if looked == 1:  # after the copy
                 writer.write_batch(rows(100, 30))
             return oldest(self)
 
@@ -442,6 +442,7 @@ def test_a_deleted_ring_tells_its_readers_and_a_new_one_is_another(dw: Platform)
     window = reader.read()
     dw.delete_feed("R")
     assert not shared(dw).exists()
+    assert positions([next(follower)]) == list(range(10))  # what it knew of already
     for use in (lambda: len(reader), reader.read, lambda: next(follower), lambda: reader.end):
         with pytest.raises(FeedNotFoundError, match="deleted"):
             use()
