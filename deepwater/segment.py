@@ -295,7 +295,11 @@ class Page:
             with contextlib.suppress(BufferError):
                 self.mapping.close()
 
-    __del__ = close
+    def __del__(self) -> None:
+        try:  # noqa: SIM105  # contextlib may be gone already
+            self.close()
+        except Exception:  # noqa: BLE001  # at interpreter exit anything may be gone already
+            pass
 
 
 def read_published(

@@ -24,7 +24,10 @@ assert len(r) == 6 and r.end == 6 and round(vwap, 6) == round((65083.66 * .25 + 
 assert frame.index.name == "ts_us" and len(frame) == 3
 assert len(book) == 3 and [len(b) for b in live] == [3]
 assert r.gaps()["count"].tolist() == [3] and r.snapshots()["count"].tolist() == [2]
+assert max(spread) == 4.5 and mid.tolist() == [65083.75, 65083.75] and missed == 4000 - 2730
+assert sum(rows for _, rows in played) == 3 + 2730 and {feed for feed, _ in played} == {"TICKS", "QUOTES"}
 assert records.tobytes() == r.rows(0, count).to_numpy().tobytes() and count == 6
+dw.delete_feed("QUOTES")
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code + checks], cwd=tmp_path, capture_output=True, text=True, timeout=60,

@@ -29,6 +29,13 @@ def test_ranges_are_right_and_views(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tails_hand_over_every_record() -> None:
+    shown = run("tails.py", "--rounds", 1, "--seconds", 0.1, "--rate", 500, "--idle", 0.2)
+    for name in ("bare spin", "ring, spin", "durable, auto", "ring, wake", "mp.Pipe", "mp.Queue"):
+        assert f"\n{name} " in shown
+    assert "idle follower, wake" in shown
+
+
 @pytest.mark.slow
 def test_peer_passes_the_checks_of_the_harness(tmp_path: Path) -> None:
     if not HARNESS.is_dir():
