@@ -27,6 +27,8 @@ __all__ = ["LAPS", "WAITS", "Follower", "OnLap", "Position", "Wait", "as_bytes",
 OnLap = Literal["raise", "skip"]
 LAPS = ("raise", "skip")
 _FOR_EVER = float("inf")
+CHECK_S = 0.2
+"""How often a follower that finds nothing makes sure that its feed is still there."""
 _THREAD_STEP_S = 0.5
 """An asynchronous wait lasts at most so long at a time: what a thread left behind by a cancellation may take."""
 _POLITE_LOOKS = 4
@@ -78,6 +80,7 @@ class Follower:
         self._in_wait = threading.Lock()
         self._executor: Any = None
         self._closed = False
+        self._check_at = time.monotonic() + CHECK_S
         self.lost = 0
 
     def __enter__(self) -> Self:
@@ -124,9 +127,7 @@ class Follower:
         """End the iteration, also one that waits in another thread. Arrays handed out stay valid. Idempotent."""
         self._closed = True
         self._waiter.poke()
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
+        self._end_thread()
         if self._in_wait.acquire(blocking=False):  # else who waits lets go
             try:
                 self._waiter.close()
@@ -151,6 +152,9 @@ class Follower:
 
     def _take(self) -> npt.NDArray[Any] | None:
         records, following, lost = self._chain.take(self._next, self._batch)
+        if records is None and (now := time.monotonic()) >= self._check_at:
+            self._check_at = now + CHECK_S
+            self._chain.check_there()
         if lost:
             self._lap(lost)
         self._next = following
@@ -222,7 +226,12 @@ class Follower:
                 await asyncio.sleep(0)
             else:
                 until_now = min(until, time.monotonic() + _THREAD_STEP_S)
-                await asyncio.get_running_loop().run_in_executor(self._thread(), self._step, until_now)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._thread(), self._step, until_now)
+                except RuntimeError:
+                    if not self._closed:  # else another thread closed it, and the executor, just now
+                        raise
+        self._end_thread()
         raise StopAsyncIteration
 
     def _thread(self) -> Any:
@@ -231,6 +240,11 @@ class Follower:
 
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="deepwater-follow")
         return self._executor
+
+    def _end_thread(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
 
     def _step(self, until: float) -> None:
         """Steps of waiting in a thread of its own, until one of them saw something, or for so long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -199,8 +200,8 @@ class Platform:
                 maintenance = self._maintenance(name, directory)
                 if maintenance is None:
                     raise _locked(name, directory, None)
-                ids = read_feed(directory, name, self._store.id)
-                remove_rings(self._store.shared, ids)
+                with contextlib.suppress(CorruptFileError):  # somebody else's directory: nothing of ours is in it
+                    remove_rings(self._store.shared, name)
                 self._store.remove(name)
                 maintenance.release()
             finally:

@@ -174,8 +174,7 @@ class Ring:
         else:
             rest = at + rows - self.capacity
             data = b"".join((self._bytes[at * size :], self._bytes[: rest * size]))
-        valid = self.oldest()  # only now: what was overwritten meanwhile is known
-        valid = first if valid < first else valid if valid < stop else stop
+        valid = min(stop, max(first, self.oldest()))  # only now: what was overwritten meanwhile is known
         return valid, np.frombuffer(data, dtype, stop - valid, (valid - first) * size)
 
     def pieces(self, first: int, stop: int) -> list[tuple[int, Records]]:

@@ -150,12 +150,11 @@ class RingChain:
             ring, words = following, following.segment.words  # the old one goes with the last that borrowed it
             count = words[fmt.COMMIT] & fmt.COUNT_MASK
         overwritten = words[fmt.CLAIM] - ring.capacity  # loaded after the commit word
-        if overwritten < count - ring.capacity:  # in a sane file the claim is never behind
-            overwritten = count - ring.capacity
+        overwritten = max(overwritten, count - ring.capacity)  # in a sane file the claim is never behind
         base = ring.base
         self.tail, self._count = ring, count
         self.end = base + count
-        self.first = base if overwritten <= 0 else base + (overwritten if overwritten < count else count)
+        self.first = base if overwritten <= 0 else base + min(overwritten, count)
         return self.end
 
     def _attach(self, after: int) -> Ring | None:
@@ -279,11 +278,10 @@ class RingChain:
         limit = self._copy_rows if most is None else most
         start = position
         while True:
-            if start < self.first:
-                start = self.first
+            start = max(start, self.first)
             ring = self.tail
             assert ring is not None
-            stop = self.end if self.end <= start + limit else start + limit
+            stop = min(self.end, start + limit)
             if start == stop:  # all that is published may be overwritten by a write under way
                 return None, start, start - position
             valid, records = ring.copy(start, stop, self.layout.dtype)

@@ -27,8 +27,9 @@ from deepwater.feed_files import Feed, read_settings, write_settings
 from deepwater.feed_writer import FeedWriter
 from deepwater.files import Directory
 from deepwater.locks import Lock
-from deepwater.ring import FEED_HALF, Ring, WritableRing, capacity_of, ring_ids
+from deepwater.ring import FEED_HALF, WritableRing, capacity_of, ring_ids
 from deepwater.ring_files import SharedPlace, ring_name, wake_name
+from deepwater.segment import Segment
 from deepwater.wake import WAITING, Bell
 
 
@@ -263,18 +264,17 @@ class RingWriter(FeedWriter):
 
 
 
-def remove_rings(place: SharedPlace, feed: Feed) -> None:
+def remove_rings(place: SharedPlace, feed: str) -> None:
     """End the rings of a feed that is being deleted, and remove its files in shared memory. Under its locks.
 
     The SEALED bit without a successor tells readers that are attached.
     """
     with contextlib.suppress(FileNotFoundError), place.open() as shared:
-        for ring_id in ring_ids(shared, feed.name):
+        for ring_id in ring_ids(shared, feed):
             with contextlib.suppress(FileNotFoundError, CorruptFileError):
-                ring = Ring.open(shared, feed.name, ring_id, feed.layout, feed.ids, writable=True)
-                if ring is not None:
-                    ring.segment.publish(ring.state()[0] | fmt.SEALED)
-                    ring.close()
-            shared.remove(ring_name(feed.name, ring_id))
-        shared.remove(wake_name(feed.name))
+                segment = Segment.open(shared, ring_name(feed, ring_id), fmt.RING, writable=True)
+                segment.publish(segment.words[fmt.COMMIT] | fmt.SEALED)
+                segment.close()
+            shared.remove(ring_name(feed, ring_id))
+        shared.remove(wake_name(feed))
         place.tidy()

@@ -27,9 +27,6 @@ LOOKS_IN_ROW = {"auto": 8, "wake": 1}
 """How often that is done before sleeping."""
 SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 20e-6, 4e-3, 1.25
 PATIENCE_S = 0.01
-_ROUNDS = 100
-CHECK_S = 0.1
-"""How often a waiting follower makes sure that its feed is still there."""
 
 
 class Watched(Protocol):
@@ -42,51 +39,36 @@ class Watched(Protocol):
         """The words of a file and the commit word as last loaded; None when there is no file yet."""
         ...
 
-    def check_there(self) -> None:
-        """Raise if the feed was deleted."""
-        ...
-
 
 class Waiter:
     """Waits for one follower. `step` in one thread at a time; `poke` from any."""
 
-    __slots__ = ("_began", "_chain", "_checked", "_mode", "_pause", "_sleeper", "_steps")
+    __slots__ = ("_began", "_chain", "_is_over", "_mode", "_pause", "_sleeper", "_steps")
 
     def __init__(self, chain: Watched, mode: Wait) -> None:
         self._chain, self._mode = chain, mode
         self._sleeper = Sleeper(chain.place, chain.feed)
+        self._is_over = False
         self.begin()
 
     def begin(self) -> None:
         """Something has come: be patient anew."""
         self._steps, self._pause = 0, SHORTEST_SLEEP_S
-        self._began = self._checked = 0.0
+        self._began = 0.0
 
     def step(self, until: float) -> None:
-        """Wait a little: until there may be something new, or `until` (of `time.monotonic`), or until a look is due.
-
-        Raises
-        ------
-        FeedNotFoundError
-            The feed was deleted.
-        """
+        """Wait a little: until there may be something new, or `until` (of `time.monotonic`), or until a look is due."""
         self._steps += 1
         if self._look():
             return
         if self._mode == "spin":
             os.sched_yield()
-            if self._steps % _ROUNDS:
-                return
-        elif self._steps <= LOOKS_IN_ROW[self._mode]:
+            return
+        if self._steps <= LOOKS_IN_ROW[self._mode]:
             return  # without giving way: who has just run would get the core back late, a sleeper gets it at once
         now = time.monotonic()
         self._began = self._began or now
-        if now - self._checked >= CHECK_S:
-            if self._checked:
-                self._chain.check_there()
-            self._checked = now
-        if self._mode != "spin":
-            self._sleep(now, max(0.0, until - now))
+        self._sleep(now, max(0.0, until - now))
 
     def _look(self) -> bool:
         """Look many times in a row; whether there is something new."""
@@ -103,10 +85,10 @@ class Waiter:
         return False
 
     def nothing_new(self) -> bool:
-        """Whether the word is as last loaded; False where there is none to look at."""
+        """Whether the word is as last loaded; False where there is none to look at, and after `poke`."""
         watched = self._chain.watch()
         try:
-            return watched is not None and watched[0][COMMIT] == watched[1]
+            return watched is not None and watched[0][COMMIT] == watched[1] and not self._is_over
         except ValueError:
             return False
 
@@ -119,7 +101,8 @@ class Waiter:
         self._pause = min(LONGEST_SLEEP_S, self._pause * GROWTH)
 
     def poke(self) -> None:
-        """End the step that another thread is in, if it is asleep."""
+        """End the step that another thread is in, asleep or about to be; for good."""
+        self._is_over = True  # before the waking, which nobody hears who does not sleep yet
         self._sleeper.poke()
 
     def close(self) -> None:

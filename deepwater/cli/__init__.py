@@ -2,7 +2,8 @@
 
 Left to right, a module imports only modules to its left::
 
-    failures output text -> cells -> rows binary -> query store -> status -> services demo -> arguments -> entry
+    failures output text -> cells times -> rows binary -> stream events query store -> tail -> replay upkeep rings
+    -> status -> services demo -> options -> arguments_services arguments_store arguments_data -> arguments -> entry
 
 Promises of every command
     - data goes to stdout, talk to stderr;
@@ -14,6 +15,7 @@ Promises of every command
 
 The commands of the store need nothing but the library itself, `record`, `exchange` and `demo` the
 extra ``deepwater[apps]``. Nothing is loaded before the command is known: `--help` costs no NumPy.
+A command that follows feeds ends when nobody reads it any more, also while no record comes.
 """
 
 from __future__ import annotations

@@ -10,9 +10,12 @@ import contextlib
 import errno
 import io
 import os
+import select
+import signal
 import stat
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from deepwater.cli.failures import UsageError
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PipeClosed", "abandon_stdout", "destination", "encoded", "flush", "keep_standard_descriptors", "say", "write",
+    "PipeClosed", "abandon_stdout", "destination", "encoded", "flush", "keep_standard_descriptors", "listened", "say",
+    "write",
 ]  # fmt: skip
 
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -111,6 +115,53 @@ def keep_standard_descriptors() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+@contextlib.contextmanager
+def listened(when_gone: Callable[[], None]) -> Iterator[None]:
+    """See to it that a command that waits for data notices when nobody reads its stdout any more.
+
+    Without this it would wait for its next write, which may never come, as `tail -f | head` shows.
+
+    Parameters
+    ----------
+    when_gone : callable
+        Called in another thread; it should end what runs inside.
+
+    Raises
+    ------
+    PipeClosed
+        On leaving, if stdout was closed by its reader.
+    """
+    gone = threading.Event()
+    done, end = os.pipe()
+
+    def listen() -> None:
+        # An interrupt is for the thread that works.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        if done not in (fd for fd, _ in ears.poll()):
+            gone.set()
+            when_gone()
+
+    ears = select.poll()
+    ears.register(done, select.POLLIN)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout is closed, or no file
+        ears.register(sys.stdout.fileno(), 0)
+    listener = threading.Thread(target=listen, name="deepwater-listener", daemon=True)
+    listener.start()
+    try:
+        yield
+    except DeepwaterError as error:
+        if gone.is_set():  # what was ended says so
+            raise PipeClosed from error
+        raise
+    finally:
+        os.write(end, b"x")
+        listener.join()
+        os.close(done)
+        os.close(end)
+    if gone.is_set():
+        raise PipeClosed
 
 
 # --- files -----------------------------------------------------------------------------------------------

@@ -8,26 +8,22 @@ import re
 import sys
 from typing import IO
 
-from deepwater.cli import output
+from deepwater.cli import output, times
 from deepwater.cli.failures import OK, UsageError
 from deepwater.cli.text import terminal_width
-from deepwater.errors import TimeFormatError
 from deepwater.platform import Platform
 from deepwater.reader import Reader
 from deepwater.timestamps import MAX_US, format_us, guess_unit
 from deepwater.window import Coverage, Window
 
-__all__ = ["query"]
+__all__ = ["about_nothing", "query"]
 
 _PROG = "deepwater query"
 _ENDINGS = {
     ".txt": "table", ".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
     ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
 }  # fmt: skip
-# The library's message also lists what only Python has.
-_TIMES = "a time is 2026-08-09, 2026-08-09T05:23:42.5, 05:23 (today), now, -15min, or 15 to 20 digits of us; UTC"
-_DURATIONS = "--last is a duration as 250ms, 5m, 1h30m, 2d, or a number of rows"
-_MICROSECONDS = re.compile(r"[0-9]{15,20}")
+_DURATIONS = f"{times.DURATIONS}, or a number of rows"
 
 
 def query(args: argparse.Namespace) -> int:
@@ -41,7 +37,7 @@ def query(args: argparse.Namespace) -> int:
         with output.destination(args.output, force=args.force) as out:
             note = _write(window, out, form, args)
     if empty and form != "json":
-        note = _about_nothing(args.feed, window.coverage, args.start is not None and args.end is not None)
+        note = about_nothing(args.feed, window.coverage, args.start is not None and args.end is not None)
     if note:
         output.say(note)
     return OK
@@ -66,20 +62,13 @@ def _form(args: argparse.Namespace) -> str:
 def _window(reader: Reader, args: argparse.Namespace) -> Window:
     if args.last is not None and (args.start is not None or args.end is not None):
         raise UsageError("--last counts back from the newest record: leave --start and --end out", _PROG)
-    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
-    try:
-        if args.last is not None:
-            last = int(args.last) if re.fullmatch(r"[0-9]{1,18}", args.last) else args.last
-            return reader.read(last=last, clock=args.clock, columns=columns)
-        return reader.read(_time(args.start), _time(args.end), clock=args.clock, columns=columns)
-    except TimeFormatError as error:
-        forms = _DURATIONS if args.last is not None else _TIMES
-        raise TimeFormatError(f"{error.message.partition('; accepted are')[0]}; {forms}", **error.parts) from error
-
-
-def _time(text: str | None) -> str | int | None:
-    """A time as `Reader.read` takes it. 15 to 20 digits are µs; fewer may be seconds, and are refused there."""
-    return int(text) if text is not None and _MICROSECONDS.fullmatch(text) else text
+    if args.last is not None:
+        last = int(args.last) if re.fullmatch(r"[0-9]{1,18}", args.last) else args.last
+        with times.explained(_DURATIONS):
+            return reader.read(last=last, clock=args.clock, columns=args.columns)
+    with times.explained(times.TIMES):
+        start, end = times.as_time(args.start), times.as_time(args.end)
+        return reader.read(start, end, clock=args.clock, columns=args.columns)
 
 
 def _write(window: Window, out: IO[bytes], form: str, args: argparse.Namespace) -> str:
@@ -107,7 +96,7 @@ def _is_stdout(path: str | None) -> bool:
     return path in (None, "-")
 
 
-def _about_nothing(feed: str, coverage: Coverage | None, both: bool) -> str:
+def about_nothing(feed: str, coverage: Coverage | None, both: bool) -> str:
     """Say why there is no row: what was asked for and what there is."""
     if coverage is None or not coverage.records:
         return f"no rows: feed {feed} is empty"

@@ -1,4 +1,4 @@
-"""A window as text, row by row: CSV, JSON lines, a table. Memory is bounded by a block of rows."""
+"""Records as text, row by row: CSV, JSON lines, a table. Memory is bounded by a block of rows."""
 
 from __future__ import annotations
 
@@ -15,50 +15,88 @@ from deepwater.cli.text import Table, count, terminal_width
 from deepwater.layout import Column, Layout
 from deepwater.window import Window
 
-__all__ = ["short_table", "write_csv", "write_json", "write_table"]
+__all__ = [
+    "TABLE_BLOCK_ROWS", "block_rows", "csv_head", "csv_text", "encoded_lines", "for_people", "json_template",
+    "json_text", "short_table", "table_of", "texts", "write_csv", "write_json", "write_table",
+]  # fmt: skip
 
+TABLE_BLOCK_ROWS = 500
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 4 << 20
-_TABLE_BLOCK_ROWS = 500
 _SHOWN_ROWS = 10
 
-Cells = Callable[[Layout, Column, npt.NDArray[Any]], list[str]]
+Array = npt.NDArray[Any]
+Cells = Callable[[Layout, Column, Array], list[str]]
 
 
-def _blocks(
-    window: Window, columns: Sequence[Column], cells: Cells, rows: int = _BLOCK_ROWS
-) -> Iterator[Iterator[tuple[str, ...]]]:
-    """Yield blocks of rows as tuples of text."""
-    layout = window.layout
-    rows = max(1, min(rows, _BLOCK_BYTES // layout.record_size))
-    for records in window.arrays(rows):
-        yield zip(*(cells(layout, column, records[column.name]) for column in columns), strict=True)
+def block_rows(layout: Layout, at_most: int = _BLOCK_ROWS) -> int:
+    """How many rows are made text at a time."""
+    return max(1, min(at_most, _BLOCK_BYTES // layout.record_size))
+
+
+def texts(layout: Layout, columns: Sequence[Column], cells: Cells, records: Array) -> Iterator[tuple[str, ...]]:
+    """Return the cells of each of the records."""
+    return zip(*(cells(layout, column, records[column.name]) for column in columns), strict=True)
 
 
 def _columns(window: Window) -> list[Column]:
     return [window.layout.column(name) for name in window.columns]
 
 
+# --- CSV, JSON -------------------------------------------------------------------------------------------
+
+
+def csv_head(columns: Sequence[Column]) -> bytes:
+    """Return the header line."""
+    return (",".join(column.name for column in columns) + "\n").encode()
+
+
+def csv_text(layout: Layout, columns: Sequence[Column], records: Array) -> bytes:
+    """Return a line for each of the records (at least one), UTF-8, ended by a line feed."""
+    return ("\n".join(map(",".join, texts(layout, columns, csv_cells, records))) + "\n").encode()
+
+
+def json_template(columns: Sequence[Column]) -> str:
+    """Return the line of a record, with a ``%s`` for each value."""
+    return "{" + ", ".join(f"{json.dumps(column.name)}: %s" for column in columns) + "}\n"
+
+
+def json_text(layout: Layout, columns: Sequence[Column], records: Array, template: str) -> bytes:
+    """Return a line for each of the records: one JSON object."""
+    return "".join([template % cells for cells in texts(layout, columns, json_cells, records)]).encode()
+
+
 def write_csv(window: Window, out: IO[bytes]) -> None:
     """Write a header line and a line for each record, UTF-8, ended by a line feed."""
-    out.write((",".join(window.columns) + "\n").encode())
-    for rows in _blocks(window, _columns(window), csv_cells):
-        out.write(("\n".join(map(",".join, rows)) + "\n").encode())
+    columns = _columns(window)
+    out.write(csv_head(columns))
+    for records in window.arrays(block_rows(window.layout)):
+        out.write(csv_text(window.layout, columns, records))
 
 
 def write_json(window: Window, out: IO[bytes]) -> None:
     """Write one JSON object a line (JSON lines): a stream can be cut anywhere and read as it comes."""
-    template = "{" + ", ".join(f"{json.dumps(name)}: %s" for name in window.columns) + "}\n"
-    for rows in _blocks(window, _columns(window), json_cells):
-        out.write("".join([template % cells for cells in rows]).encode())
-
-
-def _table(columns: Sequence[Column]) -> Table:
-    text = frozenset(column.name for column in columns if column.kind in ("char", "chars"))
-    return Table([column.name for column in columns], left=text)
+    columns = _columns(window)
+    template = json_template(columns)
+    for records in window.arrays(block_rows(window.layout)):
+        out.write(json_text(window.layout, columns, records, template))
 
 
 # --- the table -------------------------------------------------------------------------------------------
+
+
+def for_people(layout: Layout, columns: Sequence[Column], clock: str) -> list[Column]:
+    """Order columns nobody chose: the clock asked for, then what is no clock, then the other clocks.
+
+    The last are what a narrow terminal leaves out.
+    """
+    return sorted(columns, key=lambda column: (column.name != clock, column.name in layout.clocks))
+
+
+def table_of(columns: Sequence[Column]) -> Table:
+    """Return the table these columns make: text is aligned left."""
+    text = frozenset(column.name for column in columns if column.kind in ("char", "chars"))
+    return Table([column.name for column in columns], left=text)
 
 
 def write_table(window: Window, out: IO[bytes], *, everything: bool, chosen: bool, width: int | None) -> str:
@@ -71,19 +109,18 @@ def write_table(window: Window, out: IO[bytes], *, everything: bool, chosen: boo
     everything : bool
         All rows; otherwise of a long window only the first and the last ten.
     chosen : bool
-        The columns were chosen, keep their order. Otherwise the clock asked for comes first, then what is
-        no clock, and the other clocks last: they are what a narrow terminal leaves out.
+        The columns were chosen, keep their order.
     width : int, optional
         Columns of the terminal; None: as wide as it gets.
     """
     columns = _columns(window)
     if not chosen:
-        clocks = window.layout.clocks
-        columns.sort(key=lambda column: (column.name != window.clock, column.name in clocks))
-    table = _table(columns)
+        columns = for_people(window.layout, columns, window.clock)
+    table = table_of(columns)
     shown = 2 * _SHOWN_ROWS
     if everything or len(window) <= shown + 1:
-        fit = _write_blocks(table, _blocks(window, columns, table_cells, _TABLE_BLOCK_ROWS), out, width)
+        blocks = window.arrays(block_rows(window.layout, TABLE_BLOCK_ROWS))
+        fit = _write_blocks(table, (texts(window.layout, columns, table_cells, block) for block in blocks), out, width)
         notes = [count(len(window), "row")]
     else:
         fit = _write_ends(table, window, columns, out, width)
@@ -103,15 +140,15 @@ def _write_blocks(table: Table, blocks: Iterator[Iterator[tuple[str, ...]]], out
         widths = table.widths(rows, widths)
         if head:
             fit = table.fitting(widths, width)
-        out.write(_encoded(table.line(cells, widths[:fit]) for cells in (*head, *rows)))
+        out.write(encoded_lines(table.line(cells, widths[:fit]) for cells in (*head, *rows)))
         head = []
-    out.write(_encoded(table.line(cells, widths[:fit]) for cells in head))
+    out.write(encoded_lines(table.line(cells, widths[:fit]) for cells in head))
     return fit
 
 
 def _write_ends(table: Table, window: Window, columns: Sequence[Column], out: IO[bytes], width: int | None) -> int:
     rows = _ends(window, columns, _SHOWN_ROWS)
-    out.write(_encoded(table.lines(rows, width)))
+    out.write(encoded_lines(table.lines(rows, width)))
     return table.fitting(table.widths(rows), width)
 
 
@@ -130,8 +167,9 @@ def _ends(window: Window, columns: Sequence[Column], few: int) -> list[tuple[str
 def short_table(window: Window, few: int) -> list[str]:
     """Return a table of the first and the last rows as lines, the columns as they are in the window."""
     columns = _columns(window)
-    return _table(columns).lines(_ends(window, columns, few), terminal_width())
+    return table_of(columns).lines(_ends(window, columns, few), terminal_width())
 
 
-def _encoded(lines: Iterable[str]) -> bytes:
+def encoded_lines(lines: Iterable[str]) -> bytes:
+    """Encode lines for people."""
     return output.encoded("".join(line + "\n" for line in lines))

@@ -1,4 +1,4 @@
-"""The commands about the feeds of a store: create, feeds, info."""
+"""The commands that make and show feeds: create, feeds, info, snapshots."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from deepwater.platform import Platform
 from deepwater.settings import Settings
 from deepwater.timestamps import format_us, now_us
 
-__all__ = ["create", "feeds", "info"]
+__all__ = ["create", "feed_row", "feed_table", "feeds", "info", "put_json", "snapshots"]
 
 
-def _put_json(value: Any) -> None:
+def put_json(value: Any) -> None:
+    """Write a JSON value as data."""
     output.write(json.dumps(value, indent=2, default=int) + "\n")
 
 
@@ -37,10 +38,11 @@ def create(args: argparse.Namespace) -> int:
     made = name not in before
     if args.json:
         parts = {key: about[key] for key in ("path", "record_bytes", "fields", "settings")}
-        _put_json({"feed": name, "created": made, **parts})
+        put_json({"feed": name, "created": made, **parts})
         return OK
     what = f"{about['record_bytes']} bytes a record, {count(len(about['fields']), 'field')}, clock {about['ts_col']}"
-    where = f"chunks of {amount(about['settings']['chunk_size_bytes'])}, in {about['path']}"
+    kind = "chunks" if about["settings"]["persist"] else "a ring"
+    where = f"{kind} of {amount(about['settings']['chunk_size_bytes'])}, in {about['path']}"
     output.write(f"{'created' if made else 'there already:'} {name}: {what}, {where}\n")
     return OK
 
@@ -70,10 +72,10 @@ def _spec(args: argparse.Namespace) -> Any:
 def feeds(args: argparse.Namespace) -> int:
     """List the feeds. One that cannot be read is listed with its problem, and the exit code is 1."""
     with Platform(args.base_path) as dw:
-        rows = [_row(dw, name) for name in dw.list_feeds()]
+        rows = [feed_row(dw, name) for name in dw.list_feeds()]
         base_path = dw.base_path
     if args.json:
-        _put_json(rows)
+        put_json(rows)
     elif not rows:
         output.say(f"no feeds in {base_path}: record or create one, or name another store with --base-path")
     else:
@@ -81,7 +83,8 @@ def feeds(args: argparse.Namespace) -> int:
     return FAILED if any(row["problem"] for row in rows) else OK
 
 
-def _row(dw: Platform, name: str) -> dict[str, Any]:
+def feed_row(dw: Platform, name: str) -> dict[str, Any]:
+    """Return a feed in one row; one that cannot be read with its `problem`."""
     try:
         with dw.create_reader(name) as reader:
             return overview(reader)
@@ -90,16 +93,21 @@ def _row(dw: Platform, name: str) -> dict[str, Any]:
 
 
 def _show_feeds(rows: list[dict[str, Any]]) -> None:
-    table = Table(("feed", "records", "first (UTC)", "last", "size", "gaps", "writer"), left=frozenset({"feed"}))
-    cells = [_feed_cells(row) for row in rows]
-    width = terminal_width()
-    output.write("\n".join(table.lines(cells, width)) + "\n")
-    left_out = table.left_out(cells, width)
+    lines, left_out = feed_table(rows)
+    output.write("\n".join(lines) + "\n")
     if left_out:
         output.say(f"no room for: {', '.join(left_out)}")
     for row in rows:
         if row["problem"]:
             output.say(f"deepwater: error: feed {row['feed']}: {row['problem']}")
+
+
+def feed_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the lines of a table of feeds, and the titles there is no room for."""
+    table = Table(("feed", "records", "first (UTC)", "last", "size", "gaps", "writer"), left=frozenset({"feed"}))
+    cells = [_feed_cells(row) for row in rows]
+    width = terminal_width()
+    return table.lines(cells, width), table.left_out(cells, width)
 
 
 def _feed_cells(row: dict[str, Any]) -> list[str]:
@@ -120,7 +128,7 @@ def info(args: argparse.Namespace) -> int:
     with Platform(args.base_path) as dw:
         about = dw.describe_feed(args.feed)
     if args.json:
-        _put_json(about)
+        put_json(about)
         return OK
     width = terminal_width()
     lines = [about["feed"]]
@@ -144,16 +152,27 @@ def _facts(about: dict[str, Any]) -> list[tuple[str, str]]:
     if records and about["last_us"] > about["first_us"]:
         lasts = about["last_us"] - about["first_us"]
         facts.append(("rate", f"{records / lasts * 1e6:,.1f} records/s over {seconds(lasts)}"))
-    size = f"{amount(about['bytes'])} in {count(about['chunks'], 'chunk')}, {about['record_bytes']} bytes a record"
     facts += [
-        ("on disk", size),
-        ("durable", f"{about['durable']:,} records" + (" (all)" if about["durable"] == about["end"] else "")),
-        ("marks", f"{count(about['gaps'], 'gap')}, {count(about['snapshots'], 'snapshot')}"),
+        *(_on_disk(about) if about["settings"]["persist"] else _in_memory(about)),
         ("writer", _writer(about["writer"])),
         ("settings", _settings(about["settings"])),
         ("path", about["path"]),
     ]
     return facts
+
+
+def _on_disk(about: dict[str, Any]) -> list[tuple[str, str]]:
+    size = f"{amount(about['bytes'])} in {count(about['chunks'], 'chunk')}, {about['record_bytes']} bytes a record"
+    return [
+        ("on disk", size),
+        ("durable", f"{about['durable']:,} records" + (" (all)" if about["durable"] == about["end"] else "")),
+        ("marks", f"{count(about['gaps'], 'gap')}, {count(about['snapshots'], 'snapshot')}"),
+    ]
+
+
+def _in_memory(about: dict[str, Any]) -> list[tuple[str, str]]:
+    held = "one ring" if about["chunks"] else "no ring yet"
+    return [("in memory", f"{amount(about['bytes'])} in {held}, {about['record_bytes']} bytes a record")]
 
 
 def _writer(writer: dict[str, Any] | None) -> str:
@@ -193,3 +212,22 @@ def _fields(about: dict[str, Any], width: int | None) -> list[str]:
             text = paragraph(field["desc"], " " * at, width)
             described.append(line.ljust(at) + text[at:])
     return described
+
+
+# --- snapshots -------------------------------------------------------------------------------------------
+
+
+def snapshots(args: argparse.Namespace) -> int:
+    """List the complete snapshots of a feed. None is an answer too: exit code 0."""
+    with Platform(args.base_path) as dw, dw.create_reader(args.feed) as reader:
+        marks = reader.snapshots()[["position", "timestamp_us", "count"]].tolist()
+        kept = reader.settings.index_playback
+    if args.json:
+        put_json([{"position": position, "timestamp_us": us, "rows": n or None} for position, us, n in marks])
+        return OK
+    cells = [(f"{position:,}", format_us(us), f"{n:,}" if n else "unknown") for position, us, n in marks]
+    output.write("\n".join(Table(("position", "time", "rows")).lines(cells, terminal_width())) + "\n")
+    if not marks:
+        why = "has no complete snapshot yet" if kept else "keeps no snapshots: it has no index_playback"
+        output.say(f"feed {args.feed} {why}")
+    return OK

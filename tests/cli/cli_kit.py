@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,27 @@ def deepwater(
     if text and done.stdout is not None:
         done.stdout = done.stdout.decode()
     return done
+
+
+@contextmanager
+def started(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs beside the test; killed and reaped if it is still there at the end."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    process = subprocess.Popen([*COMMAND, *map(str, words)], text=True, env=environment(), **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """Return the next line of its stdout; waits for it."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
 def one_line(said: str) -> str:

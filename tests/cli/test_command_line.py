@@ -17,7 +17,10 @@ from deepwater import cli
 from deepwater.cli import entry, failures
 from processes import run_python
 
-COMMANDS = ["demo", "record", "exchange", "create", "feeds", "info", "query"]
+COMMANDS = [
+    "demo", "record", "exchange", "create", "feeds", "info", "snapshots", "resize", "delete", "rings", "query", "tail",
+    "replay",
+]  # fmt: skip
 FORMATS = ["table", "csv", "json", "parquet", "arrow"]
 
 
@@ -70,6 +73,13 @@ def test_the_console_script_is_this_entry_point() -> None:
         "", "nope", "feeds --nope", "info", "query", "query X --format xml", "query X --limit -1",
         "query X --limit 1.5", "query X --limit many", "query X --lim 3", "query X --base-path ''",
         "create", "create a.json --spec b.json",
+        "tail", "tail X -n -1", "tail X -n 1.5", "tail X --format parquet",
+        "tail X --timeout 3", "tail X --wait spin", "tail X -f --wait nap", "tail X -f --timeout 0",
+        "tail X -n 3 --start now", "tail X --start now --snapshot", "tail X Y", "tail X --limit few",
+        "snapshots", "resize X", "resize X 0", "resize X -5", "resize X 12x", "resize X 1.5MiB", "resize X ''",
+        "rings all", "rings clean --yes", "delete", "delete X", "delete X Y", "delete --yes",
+        "replay", "replay X --speed 0", "replay X --last 5m --start now", "replay X --timeout 3",
+        "replay X --format csv", "replay X X",
         "record", "record kraken", "record coinbase", "record coinbase --product BTC-USD --duration -1",
         "demo --seconds 0", "demo --seconds 1", "demo --seconds nan",
         "exchange --port 70000", "exchange --rate 0", "exchange --speed 2", "exchange --tape a.gz --product BTC-USD",
@@ -90,7 +100,11 @@ def test_a_failure_is_one_line_and_exit_1(kept: Kept) -> None:
     assert one_line(done.stderr) == f"deepwater: error: no feed 'TICKZ' in {kept.path}; did you mean 'TICKS'?"
 
 
-@pytest.mark.parametrize("words", [["feeds"], ["info", "X"], ["query", "X"]])
+@pytest.mark.parametrize(
+    "words",
+    [["feeds"], ["info", "X"], ["query", "X"], ["tail", "X"], ["snapshots", "X"], ["resize", "X", "1MiB"],
+     ["delete", "X", "--yes"], ["replay", "X"]],
+)  # fmt: skip
 def test_an_error_of_the_system_says_where(words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.write_text("no store")
@@ -107,6 +121,10 @@ def test_an_error_of_the_system_says_where(words: list[str], tmp_path: Path, cap
         (["query", "TICKS", "--format=json", "--limit", "x"], 2, "UsageError"),
         (["feeds", "--json", "--nope"], 2, "UsageError"),
         (["query", "TICKS", "--json", "--format", "csv"], 2, "UsageError"),
+        (["tail", "TICKS", "--json", "--format", "csv"], 2, "UsageError"),
+        (["tail", "TICKS", "-f", "--json", "--snapshot"], 1, "NoSnapshotError"),
+        (["delete", "TICKS", "--json"], 2, "UsageError"),
+        (["replay", "TICKS", "NONE", "--json"], 1, "FeedNotFoundError"),
     ],
 )
 def test_with_json_an_error_is_json_too(
@@ -186,7 +204,12 @@ def test_a_closed_pipe_is_quiet(form: str, kept: Kept) -> None:
     assert "error" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["feeds"], ["info", "TICKS"], ["feeds", "--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["feeds"], ["info", "TICKS"], ["feeds", "--json"], ["tail", "TICKS"],
+     ["tail", "TICKS", "--json"], ["tail", "TICKS", "-f", "--format", "csv"], ["tail", "EMPTY", "-f", "--json"],
+     ["snapshots", "TICKS", "--json"], ["replay", "TICKS", "ODD"], ["replay", "TICKS", "--json"]],
+)  # fmt: skip
 def test_a_closed_pipe_is_quiet_for_little_text_too(words: list[str], kept: Kept) -> None:
     assert _reader_gone("--base-path", kept.path, *words).stderr == ""
 
@@ -209,6 +232,10 @@ def test_head_gets_its_lines_and_all_is_well(kept: Kept) -> None:
         ["feeds"],
         ["info", "TICKS"],
         *(["query", "TICKS", "--format", form] for form in FORMATS),
+        *(["tail", "TICKS", "-f", "--format", form] for form in FORMATS[:3]),
+        ["snapshots", "TICKS", "--json"],
+        ["replay", "TICKS", "ODD"],
+        ["replay", "TICKS", "--json"],
     ],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -217,7 +244,8 @@ def test_a_full_disk_behind_stdout_is_one_line(words: list[str], unbuffered: str
         env = {"PYTHONUNBUFFERED": unbuffered}
         done = deepwater("--base-path", kept.path, *words, code=1, env=env, stdout=full)
     said = one_line(done.stderr)
-    message = json.loads(said)["error"]["message"] if "json" in words else said.removeprefix("deepwater: error: ")
+    as_json = {"json", "--json"} & {*words}
+    message = json.loads(said)["error"]["message"] if as_json else said.removeprefix("deepwater: error: ")
     assert message == "stdout: No space left on device"
 
 
@@ -257,6 +285,10 @@ def test_any_encoding_of_the_terminal_will_do(encoding: str, kept: Kept) -> None
         ["info", "TICKS"],
         ["query", "TICKS"],
         ["query", "ODD", "--limit", "2"],
+        ["tail", "TICKS"],
+        ["tail", "ODD", "-f", "--limit", "6"],
+        ["replay", "TICKS", "ODD", "--limit", "300"],
+        ["replay", "ODD"],
     ],
 )
 def test_any_width_of_the_terminal_will_do(
@@ -285,7 +317,7 @@ def test_a_word_that_is_no_utf8_is_refused_in_words(kept: Kept) -> None:
 def test_a_module_of_the_package_imports_only_from_its_left() -> None:
     import ast
 
-    diagram = next(line for line in (cli.__doc__ or "").splitlines() if "->" in line)
+    diagram = " ".join(line for line in (cli.__doc__ or "").splitlines() if "->" in line)
     line = diagram.replace("->", " ").split()
     for path in (ROOT / "deepwater" / "cli").glob("[!_]*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):

@@ -8,39 +8,17 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cli_kit import COMMAND, deepwater, environment, one_line
+from cli_kit import deepwater, first_line, one_line, started
 
 from deepwater import Platform, cli
 from deepwater.cli.status import StatusLine
 from processes import run_python
 
 MARKET = ["--port", "0", "--rate", "100", "--duration", "100"]
-
-
-@contextmanager
-def started(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs beside the test; killed and reaped if it is still there at the end."""
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, words)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def first_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
 
 
 def test_what_is_recorded_is_there(tmp_store: Path) -> None:

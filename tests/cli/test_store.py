@@ -1,4 +1,4 @@
-"""create, feeds, info."""
+"""create, feeds, info, snapshots."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cli_kit import TICKS_SPEC, Kept, deepwater, one_line
+from cli_kit import START_US, TICKS_SPEC, Kept, deepwater, make_ticks, one_line
 
 from deepwater import Platform, cli
 
@@ -188,3 +188,44 @@ def test_info_of_odd_feeds(feed: str, kept: Kept) -> None:
 def test_a_name_that_is_none_is_refused(name: str, kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "--base-path", str(kept.path), "--", name]) == 1
     assert one_line(capfd.readouterr().err)
+
+
+# --- snapshots -------------------------------------------------------------------------------------------
+
+
+def test_snapshots_says_where_they_begin_and_how_long_they_are(
+    tmp_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["snapshots", "BOOK", "--base-path", str(tmp_store)]
+    with Platform(tmp_store) as dw:
+        dw.create_feed({**TICKS_SPEC, "feed_name": "BOOK", "index_playback": True})
+        assert cli.main(words) == 0
+        out, said = capfd.readouterr()
+        assert out == "position  time  rows\n" and one_line(said) == "feed BOOK has no complete snapshot yet"
+        with dw.create_writer("BOOK") as writer:
+            ticks = make_ticks(writer.layout.dtype, 2010)
+            writer.write_batch(ticks[:2000], create_index=True)
+            writer.write_batch(ticks[2000:2005])
+            writer.write_values(*ticks[2005].item(), create_index=True)
+    assert cli.main(words) == 0
+    out, said = capfd.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["position", "time", "rows"],
+        ["0", "2026-08-09T05:23:42.196708Z", "2,000"],
+        ["2,005", "2026-08-09T05:23:44.201708Z", "unknown"],
+    ]
+    assert said == ""
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == [
+        {"position": 0, "timestamp_us": START_US, "rows": 2000},
+        {"position": 2005, "timestamp_us": START_US + 2_005_000, "rows": None},
+    ]
+
+
+def test_a_feed_without_index_playback_keeps_no_snapshots(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["snapshots", "TICKS", "--base-path", str(kept.path)]
+    assert cli.main(words) == 0
+    assert one_line(capfd.readouterr().err) == "feed TICKS keeps no snapshots: it has no index_playback"
+    assert cli.main([*words, "--json"]) == 0
+    out, said = capfd.readouterr()
+    assert json.loads(out) == [] and said == ""

@@ -1,0 +1,97 @@
+"""Arguments of the commands about feeds as a whole: create, feeds, info, snapshots, resize, delete, rings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deepwater.cli.options import base_path, command, json_flag, size
+
+__all__ = ["COMMANDS"]
+
+
+def _create(commands: Any) -> None:
+    parser = command(
+        commands, "create", "store:create", "create a feed from a spec",
+        "deepwater create schemas/cb-trades.json\n"
+        "deepwater create --name CB-TRADES-SOL-USD --spec schemas/cb-trades.json",
+        "A feed that exists with the same layout stays as it is.",
+    )  # fmt: skip
+    parser.add_argument("file", metavar="SPEC.json", nargs="?", help="the spec, a JSON file; - is stdin")
+    parser.add_argument("--spec", metavar="FILE", help="the same, by name")
+    parser.add_argument("--name", metavar="FEED", help="instead of the spec's feed_name")
+    parser.add_argument("--update", action="store_true", help="give a feed that exists the spec's settings")
+    base_path(parser)
+    json_flag(parser, "print what was made as a JSON object")
+
+
+def _feeds(commands: Any) -> None:
+    parser = command(
+        commands, "feeds", "store:feeds", "list the feeds of a store",
+        "deepwater feeds\ndeepwater feeds --json | jq '.[].feed'",
+    )  # fmt: skip
+    base_path(parser)
+    json_flag(parser, "a JSON array of objects, times in us since the epoch")
+
+
+def _info(commands: Any) -> None:
+    parser = command(
+        commands, "info", "store:info", "show what a feed is and holds", "deepwater info CB-TRADES-BTC-USD"
+    )
+    parser.add_argument("feed", metavar="FEED")
+    base_path(parser)
+    json_flag(parser, "a JSON object, times in us since the epoch")
+
+
+def _snapshots(commands: Any) -> None:
+    parser = command(
+        commands, "snapshots", "store:snapshots", "list the snapshots that playback can start from",
+        "deepwater snapshots CB-L2-BTC-USD\ndeepwater snapshots CB-L2-BTC-USD --json | jq '.[-1].position'",
+        "Of a feed with index_playback; only snapshots that are complete.",
+    )  # fmt: skip
+    parser.add_argument("feed", metavar="FEED")
+    base_path(parser)
+    json_flag(parser, "a JSON array of objects, times in us since the epoch, unknown rows null")
+
+
+def _resize(commands: Any) -> None:
+    parser = command(
+        commands, "resize", "upkeep:resize", "change the size of a feed's chunks, or of its ring",
+        "deepwater resize CB-TRADES-BTC-USD 256MiB",
+        "From now on: chunks that are written stay as they are, a ring keeps its newest\n"
+        "records. Positions go on and readers notice nothing. While a writer holds the\n"
+        "feed only that writer can do it.",
+    )  # fmt: skip
+    parser.add_argument("feed", metavar="FEED")
+    parser.add_argument(
+        "size", metavar="SIZE", type=size,
+        help="bytes, or as 512KiB, 64MiB, 1GiB (powers of 1024); 64M and 64MB are refused, they have two readings",
+    )  # fmt: skip
+    base_path(parser)
+    json_flag(parser, "print the sizes before and now as a JSON object")
+
+
+def _delete(commands: Any) -> None:
+    parser = command(
+        commands, "delete", "upkeep:delete", "delete feeds and all their records",
+        "deepwater delete CB-TRADES-BTC-USD\ndeepwater delete OLD-1 OLD-2 --yes",
+        "Shows what will go and asks. Not while a writer holds the feed.",
+    )  # fmt: skip
+    parser.add_argument("feeds", metavar="FEED", nargs="+")
+    parser.add_argument("--yes", action="store_true", help="do not ask; needed where there is no terminal")
+    base_path(parser)
+    json_flag(parser, "print what was deleted as a JSON array")
+
+
+def _rings(commands: Any) -> None:
+    parser = command(
+        commands, "rings", "rings:rings", "list what feeds have in shared memory, and clean it",
+        "deepwater rings\ndeepwater rings orphans\ndeepwater rings clean",
+        "Of all stores of this user, or of the one of --base-path. An orphan is what no\n"
+        "feed can use any more; clean removes those that no writer holds.",
+    )  # fmt: skip
+    parser.add_argument("what", choices=("list", "orphans", "clean"), nargs="?", default="list", help="default: list")
+    base_path(parser, "all stores of this user")
+    json_flag(parser, "a JSON array of objects, times in us since the epoch")
+
+
+COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _delete, _rings)

@@ -1,0 +1,76 @@
+"""The command rings: what feeds have in shared memory, what of it no feed can use any more, and away with that."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from deepwater import shm
+from deepwater.cli import output
+from deepwater.cli.failures import OK
+from deepwater.cli.store import put_json
+from deepwater.cli.text import Table, amount, count, terminal_width
+
+__all__ = ["rings"]
+
+Entry = dict[str, Any]
+
+
+def rings(args: argparse.Namespace) -> int:
+    """List rings, list orphans, or remove these. None is an answer too: exit code 0."""
+    entries = shm.listing(args.base_path)
+    orphans = [entry for entry in entries if entry["orphan"]]
+    if args.what == "clean":
+        return _clean(orphans, args.json)
+    shown = orphans if args.what == "orphans" else [entry for entry in entries if entry["kind"] == "ring"]
+    if args.json:
+        put_json(shown)
+    elif shown:
+        _show(_ORPHANS if args.what == "orphans" else _RINGS, shown)
+    if not args.json and not shown:
+        output.say(f"no {'orphans' if args.what == 'orphans' else 'rings'} in shared memory")
+    if not args.json and args.what == "list" and orphans:
+        output.say(f"{count(len(orphans), 'orphan')}: see deepwater rings orphans")
+    return OK
+
+
+def _clean(orphans: list[Entry], as_json: bool) -> int:
+    """Remove orphans and say how many; one that a living writer holds stays."""
+    held = [entry for entry in orphans if entry["writer_pid"] is not None]
+    free = [entry for entry in orphans if entry["writer_pid"] is None]
+    removed = shm.clean(free) if free else 0
+    if as_json:
+        put_json({"removed": removed, "kept": [entry["path"] for entry in held]})
+        return OK
+    for entry in held:
+        output.say(f"kept {entry['path']}: process {entry['writer_pid']} still writes it")
+    files, size = count(removed, "orphan"), amount(sum(entry["bytes"] for entry in free))
+    output.write(f"removed {files}, {size}\n" if removed else "nothing to remove\n")
+    return OK
+
+
+_RINGS = Table(("feed", "records", "size", "writer", "orphan", "store"), left=frozenset({"feed", "orphan", "store"}))
+_ORPHANS = Table(("feed", "kind", "size", "why", "path"), left=frozenset({"feed", "kind", "why", "path"}))
+
+
+def _show(table: Table, entries: list[Entry]) -> None:
+    cells = [[_cell(entry, title) for title in table.titles] for entry in entries]
+    width = terminal_width()
+    output.write("\n".join(table.lines(cells, width)) + "\n")
+    left_out = table.left_out(cells, width)
+    if left_out:
+        output.say(f"no room for: {', '.join(left_out)} (see --json)")
+
+
+def _cell(entry: Entry, title: str) -> str:
+    if title == "records":
+        return f"{entry['records']:,}"
+    if title == "size":
+        return amount(entry["bytes"])
+    if title == "writer":
+        return f"pid {entry['writer_pid']}" if entry["writer_pid"] else "-"
+    if title == "orphan":
+        return str(entry["why"] or "-")
+    if title == "store":
+        return str(entry["base_path"] or entry["store"])
+    return str(entry[title] or "-")
