@@ -54,12 +54,17 @@ class Futex:
         Of the word, a multiple of 4.
     """
 
-    __slots__ = ("_address", "_word")
+    __slots__ = ("_address", "_any", "_ctypes", "_number", "_seconds", "_span", "_syscall", "_word")
 
     def __init__(self, buffer: Any, offset: int) -> None:
-        ctypes = _calls()[0]
-        self._word = ctypes.c_uint32.from_buffer(buffer, offset)
-        self._address = ctypes.c_void_p(ctypes.addressof(self._word))
+        self._ctypes, self._syscall, number, _ = _calls()
+        # Arguments are made once: to convert them costs more than the call.
+        self._number = self._ctypes.c_long(number)
+        self._word = self._ctypes.c_uint32.from_buffer(buffer, offset)
+        self._address = self._ctypes.c_void_p(self._ctypes.addressof(self._word))
+        self._any = self._ctypes.c_uint32()
+        self._span: Any = None
+        self._seconds = -1.0
 
     def close(self) -> None:
         """Let go of the mapping. Idempotent; nobody may wait here then."""
@@ -73,41 +78,42 @@ class Futex:
     def wait(self, value: int, seconds: float) -> None:
         """Sleep until woken, or at most so long; not at all if the word is no longer `value`.
 
-        Returns on a signal too: Python then runs its handlers, Ctrl-C among them.
+        One thread at a time. Returns on a signal too: Python then runs its handlers, Ctrl-C among them.
         """
-        ctypes, call, number, _ = _calls()
-        whole = int(seconds)
-        span = (ctypes.c_long * 2)(whole, int((seconds - whole) * 1e9))
-        call(number, self._address, _WAIT, ctypes.c_uint32(value), ctypes.byref(span), None, 0)
+        if seconds != self._seconds:
+            whole = int(seconds)
+            self._seconds = seconds
+            self._span = (self._ctypes.c_long * 2)(whole, int((seconds - whole) * 1e9))
+        self._any.value = value
+        self._syscall(self._number, self._address, _WAIT, self._any, self._span, None, 0)
 
     def wake(self) -> None:
         """Change the word and wake all who sleep on it."""
         self._word.value = (self._word.value + 1) & 0xFFFFFFFF
-        _, call, number, _ = _calls()
-        call(number, self._address, _WAKE, _ALL, None, None, 0)
+        self._syscall(self._number, self._address, _WAKE, _ALL, None, None, 0)
 
 
 @functools.lru_cache(maxsize=1)
-def _has_barrier() -> bool:
+def _membarrier() -> Any:
+    """Return the call that executes a barrier everywhere, or None; and the one that registers."""
     found = _calls()
     if found is None:
-        return False
-    commands = found[1](found[3], _QUERY, 0, 0)
+        return None
+    ctypes, call, _, number = found
+    commands = call(number, _QUERY, 0, 0)
     both = _GLOBAL_EXPEDITED | _REGISTER_GLOBAL_EXPEDITED
-    return bool(commands > 0 and commands & both == both)
+    if commands <= 0 or commands & both != both:
+        return None
+    return call, ctypes.c_long(number)
 
 
 def register_for_barriers() -> bool:
     """Let `barrier` in other processes reach this one. Whether it will."""
-    if not _has_barrier():
-        return False
-    _, call, _, number = _calls()
-    return bool(call(number, _REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0)
+    found = _membarrier()
+    return found is not None and bool(found[0](found[1], _REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0)
 
 
 def barrier() -> bool:
     """Execute a full memory barrier on every running thread of the registered processes. Whether that was done."""
-    if not _has_barrier():
-        return False
-    _, call, _, number = _calls()
-    return bool(call(number, _GLOBAL_EXPEDITED, 0, 0) == 0)
+    found = _membarrier()
+    return found is not None and bool(found[0](found[1], _GLOBAL_EXPEDITED, 0, 0) == 0)

@@ -68,7 +68,8 @@ class RingWriter(FeedWriter):
             A value does not fit its field, or their number is wrong, or `create_index` (a ring has no marks).
         ClosedError
         """
-        self._refuse_snapshot(create_index, 1)
+        if create_index:
+            self._refuse_snapshot(create_index, 1)
         return self._append_few(self._packed(values), 1)
 
     def _append_few(self, raw: bytes, rows: int) -> int:

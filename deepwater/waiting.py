@@ -23,9 +23,9 @@ Wait = Literal["auto", "spin", "wake"]
 WAITS = ("auto", "spin", "wake")
 LOOKS = {"auto": 100, "wake": 20, "spin": 100}
 """Looks in a row, some 3 µs a hundred."""
-LOOKS_IN_ROW = {"auto": 8, "wake": 1}
+LOOKS_IN_ROW = {"auto": 3, "wake": 0}
 """How often that is done before sleeping."""
-SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 20e-6, 4e-3, 1.25
+SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 50e-6, 4e-3, 1.25
 PATIENCE_S = 0.01
 
 
@@ -69,6 +69,13 @@ class Waiter:
         now = time.monotonic()
         self._began = self._began or now
         self._sleep(now, max(0.0, until - now))
+
+    def check(self, now: float) -> None:
+        """Make sure now and then that the feed is still there; raises as `step` does."""
+        if now - self._checked >= CHECK_S:
+            if self._checked:
+                self._chain.check_there()
+            self._checked = now
 
     def _look(self) -> bool:
         """Look many times in a row; whether there is something new."""
