@@ -111,6 +111,10 @@ class Chain:
         """Which life of the feed this is."""
         return self.ids.incarnation.hex()
 
+    def tail_incarnation(self) -> str:
+        """As `incarnation`."""
+        return self.incarnation
+
     @property
     def path(self) -> str:
         """Where the files are."""
@@ -213,6 +217,14 @@ class Chain:
         if most is not None:
             stop = min(stop, position + most)
         return self.records(index)[position - base : stop - base], stop, 0
+
+    def close(self) -> None:
+        """Let go of the files. Arrays handed out stay valid."""
+        if self.tail is not None:
+            self.tail.close()
+        while self._mapped:
+            self._mapped.popitem()[1].close()
+        self.directory.close()
 
     def watch(self) -> tuple[memoryview, int] | None:
         """The words and the commit word as last loaded: a new value means there is something to `take`."""

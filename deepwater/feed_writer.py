@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from deepwater.errors import ClosedError, DeepwaterError, RecordError
+from deepwater.errors import ClosedError, DeepwaterError, RecordError, SchemaError
 from deepwater.feed_files import Feed
 from deepwater.files import Directory
 from deepwater.locks import Lock, watch_fork
@@ -43,6 +43,21 @@ def _depth(lock: Any) -> int:
 def never_pack(*_: Any) -> Any:
     """Stand in for a `struct` that would not store this layout as `values` does."""
     raise TypeError
+
+
+def check_size(feed: Feed, chunk_size_bytes: int) -> None:
+    """Refuse what is no size of a chunk or ring of this feed.
+
+    Raises
+    ------
+    SchemaError
+    """
+    feed.settings.replace(chunk_size_bytes=chunk_size_bytes)
+    if chunk_size_bytes < feed.layout.record_size:
+        raise SchemaError(
+            f"feed {feed.name!r}: chunk_size_bytes {chunk_size_bytes} is less than one record "
+            f"({feed.layout.record_size} bytes)"
+        )
 
 
 class FeedWriter:
@@ -80,6 +95,7 @@ class FeedWriter:
             self._pack = never_pack
         self._base, self._count, self._limit = 0, 0, 0
         self._staged: list[bytes] = []
+        self._in_doubt: tuple[int, int] | None = None
         self._problem: Exception | None = None
         self._unsure = self._is_foreign = False
 
@@ -194,10 +210,12 @@ class FeedWriter:
         -----
         While records are staged every other write is refused, so that none comes before them unnoticed.
         """
-        if self._problem is not None:
-            raise self._problem
-        self._staged.append(self._packed(values))
-        return len(self._staged)
+        record = self._packed(values)
+        with self._mutex:  # else a commit in another thread may have taken the list just now
+            if self._problem is not None:
+                raise self._problem
+            self._staged.append(record)
+            return len(self._staged)
 
     def commit_values(self, create_index: bool = False) -> int:
         """Write all staged records as one batch: visible by one store, whole or absent, across chunks too.
@@ -220,14 +238,22 @@ class FeedWriter:
             try:
                 return self._append_held(np.frombuffer(b"".join(staged), self.layout.dtype), len(staged), create_index)
             except BaseException:
-                if self._base + self._count == position:  # an interrupt may come when they are visible already
-                    self._staged = staged + self._staged
+                self._staged, self._in_doubt = staged + self._staged, (position, len(staged))
+                if not self._unsure:
+                    self._drop_committed()
                 raise
+
+    def _drop_committed(self) -> None:
+        """After a commit that failed, once the place is known: an interrupt may come when all is visible already."""
+        if self._in_doubt is not None:
+            (position, rows), self._in_doubt = self._in_doubt, None
+            if self._base + self._count != position:
+                del self._staged[:rows]
 
     def discard_values(self) -> int:
         """Drop the staged records. Returns how many."""
         with self._mutex:
-            dropped, self._staged = len(self._staged), []
+            dropped, self._staged, self._in_doubt = len(self._staged), [], None
             return dropped
 
     @property
@@ -341,6 +367,7 @@ class FeedWriter:
         self._limit, self._unsure = -1, True
         if self._problem is None:
             self._take_place()
+            self._drop_committed()
 
     def _guarded(self, step: Callable[[], Any]) -> None:
         self._unsure = True

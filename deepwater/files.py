@@ -164,6 +164,7 @@ class Directory:
         fd = -1
         try:
             fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd)
+            self.give(fd)
             if size:
                 allocate(fd, 0, size)
             yield fd
@@ -197,6 +198,11 @@ class Directory:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.name_of(name)) from error
             os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
+    def give(self, fd: int) -> None:
+        """Root makes files for the owner of the directory, not for itself."""
+        if os.geteuid() == 0 and self._owners[0] != 0:
+            os.fchown(fd, self._owners[0], -1)
+
     def remove(self, name: str) -> None:
         """Unlink a file if it is there. Mappings of it stay readable."""
         with contextlib.suppress(FileNotFoundError):
@@ -205,8 +211,14 @@ class Directory:
     def make(self, name: str) -> None:
         """Make a subdirectory (0700); fine if it is there."""
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=self.fd)
+            self.make_new(name)
             self.sync()
+
+    def make_new(self, name: str) -> None:
+        """Make a subdirectory (0700); FileExistsError if there is one."""
+        os.mkdir(name, 0o700, dir_fd=self.fd)
+        with Directory(name, parent=self) as made:
+            self.give(made.fd)
 
     def sync(self) -> None:
         """Bring the names to the device."""

@@ -19,6 +19,7 @@ from deepwater import arrow
 from deepwater.chain import Chain
 from deepwater.errors import ClosedError, LappedError
 from deepwater.layout import Layout
+from deepwater.locks import watch_fork
 from deepwater.ring_chain import RingChain
 from deepwater.waiting import WAITS, Wait, Waiter
 
@@ -62,11 +63,15 @@ class Follower:
     ----------
     position : Position
         The next position to be handed out. Give it to ``follow(position=…)`` to go on there.
+    layout : Layout
+        Of the records.
     lost : int
         Records that were overwritten before this follower came to them (rings only).
 
     Notes
     -----
+    A batch is counted as handed out (`position`) in the last step before it is returned: an interrupt (Ctrl-C) before
+    that leaves it for the next call; one that comes in the caller's own loop is the caller's.
     One thread (or one task) at a time; `close` may be called from any, and ends a wait. A context manager.
     ``async for`` waits in a thread of its own and never blocks the event loop; a cancelled wait loses nothing.
     """
@@ -81,7 +86,10 @@ class Follower:
         self._executor: Any = None
         self._closed = False
         self._check_at = time.monotonic() + CHECK_S
+        self._life = ""
+        self.layout: Layout = chain.layout
         self.lost = 0
+        watch_fork(self)
 
     def __enter__(self) -> Self:
         return self
@@ -105,34 +113,41 @@ class Follower:
             The feed was deleted.
         ChunkGoneError, CorruptFileError
         """
-        records = self._wait()
-        if records is None:
+        found = self._wait()
+        if found is None:
             raise StopIteration
-        return self._handed_out(records)
+        batch, following = self._handed_out(found[0]), found[1]
+        self._next = following  # and nothing after it: an interrupt either takes the batch back or comes too late
+        return batch
 
     def _handed_out(self, records: npt.NDArray[Any]) -> Any:
-        return arrow.record_batch(self._chain.layout, records) if self._as_arrow else records
+        return arrow.record_batch(self.layout, records) if self._as_arrow else records
 
     @property
     def position(self) -> Position:
         """The next position to be handed out."""
-        return Position(self._next, self._chain.incarnation)
-
-    @property
-    def layout(self) -> Layout:
-        """Of the records."""
-        return self._chain.layout
+        return Position(self._next, self._life if self._closed else self._chain.incarnation)
 
     def close(self) -> None:
         """End the iteration, also one that waits in another thread. Arrays handed out stay valid. Idempotent."""
+        if not self._closed:
+            self._life = self._chain.tail_incarnation()
         self._closed = True
         self._waiter.poke()
         self._end_thread()
         if self._in_wait.acquire(blocking=False):  # else who waits lets go
             try:
-                self._waiter.close()
+                self._let_go()
             finally:
                 self._in_wait.release()
+
+    def _let_go(self) -> None:
+        self._waiter.close()
+        self._chain.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: what threads of the parent held and ran is not there."""
+        self._in_wait, self._executor = threading.Lock(), None
 
     def poll(self) -> npt.NDArray[Any] | None:
         """What is there now, at most `batch` records; None if nothing is. Never waits: for event loops.
@@ -148,23 +163,27 @@ class Follower:
         """
         if self._closed:
             raise ClosedError(f"this follower of feed {self._chain.feed!r} is closed")
-        return self._take()
+        found = self._take()
+        if found is None:
+            return None
+        records, following = found
+        self._next = following
+        return records
 
-    def _take(self) -> npt.NDArray[Any] | None:
+    def _take(self) -> tuple[npt.NDArray[Any], int] | None:
+        """What is there, and the position after it; the cursor stays."""
         records, following, lost = self._chain.take(self._next, self._batch)
         if records is None and (now := time.monotonic()) >= self._check_at:
             self._check_at = now + CHECK_S
             self._chain.check_there()
         if lost:
             self._lap(lost)
-        self._next = following
-        return records
+        return None if records is None else (records, following)
 
     def _lap(self, lost: int) -> None:
-        """Count what is lost; unless it is to be skipped, stand behind it and say so."""
-        self.lost += lost
+        """Count what is lost and stand behind it; say so unless it is to be skipped."""
+        self._next, self.lost = self._next + lost, self.lost + lost
         if not self._skips:
-            self._next += lost
             feed = self._chain.feed
             raise LappedError(
                 f"feed {feed!r}: the writer of the ring overwrote {lost:,} records before they were read: read faster, "
@@ -179,21 +198,21 @@ class Follower:
     def _deadline(self) -> float:
         return _FOR_EVER if self._timeout is None else time.monotonic() + self._timeout
 
-    def _wait(self) -> npt.NDArray[Any] | None:
+    def _wait(self) -> tuple[npt.NDArray[Any], int] | None:
         if self._is_closed():
             return None
-        records = self._take()
-        if records is not None or self._timeout == 0:
-            return records
+        found = self._take()
+        if found is not None or self._timeout == 0:
+            return found
         until = self._deadline()
         self._waiter.begin()
         with self._in_wait:
             while not self._is_closed():
                 self._waiter.step(until)
-                records = self._take()
-                if records is not None or time.monotonic() >= until:
-                    return records
-            self._waiter.close()
+                found = self._take()
+                if found is not None or time.monotonic() >= until:
+                    return found
+            self._let_go()
         return None
 
     # --- event loops ---------------------------------------------------------------------------------
@@ -216,9 +235,11 @@ class Follower:
         until, looks = self._deadline(), 0
         self._waiter.begin()
         while not self._closed:
-            records = self._take()
-            if records is not None:
-                return self._handed_out(records)
+            found = self._take()
+            if found is not None:
+                batch, following = self._handed_out(found[0]), found[1]
+                self._next = following
+                return batch
             if time.monotonic() >= until:
                 break
             looks += 1
@@ -254,7 +275,7 @@ class Follower:
                 if not self._waiter.nothing_new():
                     break
             if self._closed:
-                self._waiter.close()
+                self._let_go()
 
 
 def as_tuples(batches: Iterable[npt.NDArray[Any]], rows: int = 1024) -> Iterator[tuple[Any, ...]]:

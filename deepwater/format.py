@@ -485,9 +485,11 @@ def pack_owner(owner: Owner) -> tuple[int, bytes]:
     return _OWNER_OFFSET, body + _CRC.pack(crc32(body))
 
 
-def parse_owner(data: bytes | memoryview) -> Owner | None:
-    """The owner's lines from a file's header; None when nobody wrote them, or not all of them."""
-    body = bytes(data[_OWNER_OFFSET : _OWNER_OFFSET + _OWNER.size + 4])
+def parse_owner(data: bytes | memoryview, offset: int = _OWNER_OFFSET) -> Owner | None:
+    """The owner's lines from a file's header (or at `offset`); None when nobody wrote them, or not all of them."""
+    body = bytes(data[offset : offset + _OWNER.size + 4])
+    if len(body) < _OWNER.size + 4:
+        return None
     pid, start, boot, inode, device, since, host, state = _OWNER.unpack_from(body)
     if pid == 0 or _CRC.unpack_from(body, _OWNER.size)[0] != crc32(body[: _OWNER.size]):
         return None

@@ -125,6 +125,12 @@ def this_owner(segment_stat: os.stat_result, held: bool = True) -> Owner:
                  time.time_ns() // 1000, socket.gethostname(), held)  # fmt: skip
 
 
+def may_be_alive(owner: Owner) -> bool:
+    """Whether the owner's process may run: it does, or it is out of sight (a container of this machine)."""
+    hidden = owner.held and owner.boot_id == boot_id() and owner.host.encode() != socket.gethostname().encode()[:63]
+    return hidden or is_alive(owner)
+
+
 def is_alive(owner: Owner) -> bool:
     """Whether the owner's process runs on this machine since this boot."""
     if owner.boot_id != boot_id() or not owner.held:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
 import warnings
 import weakref
@@ -14,25 +13,24 @@ from typing import TYPE_CHECKING, Any, Self
 from deepwater import format as fmt
 from deepwater import frames
 from deepwater.chain import Chain
-from deepwater.chunk import Chunk, chunk_ids
 from deepwater.describe import describe, overview
 from deepwater.errors import (
     ClosedError,
     CorruptFileError,
-    FeedLockedError,
     FeedNotFoundError,
     SchemaError,
     SchemaMismatchError,
 )
 from deepwater.feed_files import LAYOUT, Feed, feed_id, read_feed, write_settings
-from deepwater.feed_writer import FeedWriter
+from deepwater.feed_writer import FeedWriter, check_size
 from deepwater.files import Directory
+from deepwater.holder import locked, owner_of
 from deepwater.layout import Layout
 from deepwater.locks import Lock
 from deepwater.reader import Reader
 from deepwater.ring_chain import RingChain
 from deepwater.ring_reader import RingReader
-from deepwater.ring_writer import RingWriter, remove_rings
+from deepwater.ring_writer import RingWriter, remove_rings, ring_exists
 from deepwater.schema import FeedSpec, check_feed_name
 from deepwater.store import Store
 from deepwater.timestamps import now_us
@@ -199,8 +197,8 @@ class Platform:
             try:
                 maintenance = self._maintenance(name, directory)
                 if maintenance is None:
-                    raise _locked(name, directory, None)
-                with contextlib.suppress(CorruptFileError):  # somebody else's directory: nothing of ours is in it
+                    raise locked(name, directory, None)
+                with contextlib.suppress(OSError, CorruptFileError):  # no shared memory of ours: nothing to remove
                     remove_rings(self._store.shared, name)
                 self._store.remove(name)
                 maintenance.release()
@@ -214,17 +212,38 @@ class Platform:
             raise self._store.not_found(name) from None
 
     def resize_feed(self, name: str, new_chunk_size_bytes: int) -> None:
-        """Change the size of a feed's chunks from now on; positions go on, readers notice nothing.
+        """Change the size of a feed's chunks, or of its ring, from now on; positions go on, readers go on.
+
+        A ring keeps the newest records that fit.
 
         Raises
         ------
         FeedLockedError
             It has a writer: use that writer's `resize_chunk_size`.
+        SchemaError
+            It is no size.
+        StorageFullError
+            A ring of that size does not fit into the shared memory beside the one there is; nothing changes.
         """
-        with self.create_writer(name) as writer:
-            writer.resize_chunk_size(new_chunk_size_bytes)
+        if not self._resize_before_first_writer(name, new_chunk_size_bytes):
+            with self.create_writer(name) as writer:
+                writer.resize_chunk_size(new_chunk_size_bytes)
         with self._store.open(name) as directory:
             self._store.registry.put(read_feed(directory, name, self._store.id), directory)
+
+    def _resize_before_first_writer(self, name: str, size: int) -> bool:
+        """Where there is no ring yet there is only the setting to change: its old value may not even fit."""
+        with self._store.open(name) as directory:
+            feed = read_feed(directory, name, self._store.id)
+            if feed.settings.persist or ring_exists(self._store.shared, name):
+                return False
+            check_size(feed, size)
+            lock = self._lock(name, directory)
+            try:
+                write_settings(directory, feed.settings.replace(chunk_size_bytes=size))
+            finally:
+                lock.release()
+            return True
 
     def list_feeds(self) -> list[str]:
         """The names of the feeds, sorted; empty when there is no store."""
@@ -247,7 +266,7 @@ class Platform:
             try:
                 with self._reader(name, cached.get(name)) as reader:
                     rows.append(overview(reader))
-            except (FeedNotFoundError, CorruptFileError) as error:
+            except (OSError, FeedNotFoundError, CorruptFileError) as error:  # somebody else's ring among them
                 rows.append({"feed": name, "problem": str(error)})
         return frames.table(rows, index="feed")
 
@@ -312,7 +331,7 @@ class Platform:
         except FileNotFoundError:  # deleted since it was opened
             raise self._store.not_found(name) from None
         if lock is None:
-            raise _locked(name, directory, self._owner(name, directory))
+            raise locked(name, directory, owner_of(self._store, name, directory))
         try:
             now = os.stat(name, dir_fd=self._store.data.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -321,22 +340,6 @@ class Platform:
             lock.release()
             raise self._store.not_found(name)
         return lock
-
-    def _owner(self, name: str, directory: Directory) -> fmt.Owner | None:
-        """Who holds a feed, as its newest chunk says."""
-        try:
-            feed = read_feed(directory, name, self._store.id)
-            if not feed.settings.persist:
-                ring = RingChain(directory, self._store.shared, name, feed.layout, feed.ids).tail
-                return ring.owner() if ring is not None else None
-            for chunk_id in reversed(chunk_ids(directory)):
-                chunk = Chunk.open(directory, chunk_id, feed.layout, feed.ids)
-                owner = chunk.owner() if chunk is not None else None
-                if owner is not None and owner.held:
-                    return owner
-        except (OSError, CorruptFileError, FeedNotFoundError):
-            return None
-        return None
 
     def write(self, name: str, data: Any, ts_col: str | None = None, **settings: Any) -> int:
         """Append a DataFrame, Arrow, Polars or structured array to a feed, making the feed from it if absent.
@@ -380,17 +383,3 @@ def _refuse_what_is_not_there_yet(spec: FeedSpec) -> None:
             f"feed {spec.feed_name!r}: durability {spec.settings.durability!r} is not available in this version: "
             f"use 'os' and call flush() where records must survive a power cut", field="durability",
         )  # fmt: skip
-
-
-def _locked(feed: str, directory: Directory, owner: fmt.Owner | None) -> FeedLockedError:
-    """The error for a feed that another writer holds, naming it where it can be known."""
-    if owner is None:
-        return FeedLockedError(
-            f"feed {feed!r} has a writer already: {directory.path}; one writer a feed: close that one",
-            feed=feed,
-        )
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(owner.since_us / 1_000_000))
-    return FeedLockedError(
-        f"feed {feed!r} has a writer already: process {owner.pid} on {owner.host} since {since}; one writer a feed: "
-        f"close that one", feed=feed, pid=owner.pid, host=owner.host, since_us=owner.since_us,
-    )  # fmt: skip

@@ -9,6 +9,7 @@ More than 400 lines because it is the whole reading side of the API, and most of
 
 from __future__ import annotations
 
+import operator
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -45,6 +46,10 @@ T = TypeVar("T")
 def _record_type(names: tuple[str, ...]) -> Any:
     """The named tuple of a record; a name that begins with an underscore becomes its number (``_3``)."""
     return namedtuple("Record", names, rename=True)
+
+
+def _wrapped(position: int, end: int) -> int:
+    return max(0, end + position) if position < 0 else position
 
 
 def _newest_record(held: Held) -> tuple[Any, ...] | None:
@@ -235,11 +240,17 @@ class Reader:
         if isinstance(last, int | np.integer) and not isinstance(last, bool | np.timedelta64):
             return self._window(self._newest(int(last)), number, columns)
         back = duration_us(last)
-        if not len(self):
-            return self._window([], number, columns)
-        newest = self._ask(lambda held: held.span(number))[1]
-        bounds = Bounds(max(0, newest - back), newest)
-        parts = self._parts(lambda held: search.times_between(held, number, bounds.lo, bounds.hi))
+        bounds: Bounds | None = None
+
+        def newest(held: Held) -> list[Part]:
+            nonlocal bounds
+            if held.end == held.first:
+                return []
+            time = held.span(number)[1]
+            bounds = Bounds(max(0, time - back), time)
+            return search.times_between(held, number, bounds.lo, bounds.hi)
+
+        parts = self._parts(newest)
         return self._window(parts, number, columns, bounds)
 
     def _newest(self, rows: int) -> list[Part]:
@@ -250,16 +261,18 @@ class Reader:
         first, stop = self._checked(first), self._checked(stop)
         return self._window(self._parts(lambda held: search.rows_between(held, first, stop)), 0)
 
-    def _checked(self, position: int) -> int:
-        """A position as an int; one of another life of the feed is refused."""
+    def _checked(self, position: int, life: str | None = None) -> int:
+        """A position as an int; one of another life of the feed (`life`; this reader's) is refused."""
         if isinstance(position, bool | np.timedelta64) or not isinstance(position, int | np.integer):
             raise TypeError(f"a position is an integer, not {position!r}")
-        if isinstance(position, Position) and position.incarnation not in ("", self.incarnation):
-            raise RecordError(
-                f"position {int(position)} belongs to another life of feed {self.feed!r} (incarnation "
-                f"{position.incarnation}, this is {self.incarnation}): the feed was deleted and made again; start anew",
-                value=int(position),
-            )
+        if isinstance(position, Position) and position.incarnation:
+            life = self.incarnation if life is None else life
+            if position.incarnation != life:
+                raise RecordError(
+                    f"position {int(position)} belongs to another life of feed {self.feed!r} (incarnation "
+                    f"{position.incarnation}, this is {life or 'not begun'}): the feed was deleted and made again, or "
+                    f"the machine lost its memory; start anew", value=int(position),
+                )  # fmt: skip
         return int(position)
 
     def latest(self, n: int) -> Window:
@@ -279,21 +292,26 @@ class Reader:
             if any(isinstance(bound, (int, np.integer)) for bound in (key.start, key.stop)):
                 raise TypeError("one bound is a time and the other a position: integers in brackets are positions")
             return self.read(key.start, key.stop)
-        end = self._chain.refresh()
-        first = self._chain.first if key.start is None else self._wrapped(key.start, end)
-        return self.rows(first, end if key.stop is None else self._wrapped(key.stop, end))
+        start = 0 if key.start is None else self._checked(key.start)
+        stop = None if key.stop is None else self._checked(key.stop)
 
-    def _wrapped(self, position: Any, end: int) -> int:
-        at = self._checked(position)
-        return max(0, end + at) if at < 0 else at
+        def rows(held: Held) -> list[Part]:  # negative ones count from the end of this one look
+            last = held.end if stop is None else _wrapped(stop, held.end)
+            return search.rows_between(held, _wrapped(start, held.end), last)
+
+        return self._window(self._parts(rows), 0)
 
     def _record(self, key: Any) -> Any:
-        end = self._chain.refresh()
         position = self._checked(key)
-        position += end if position < 0 else 0
-        found = self.rows(position, position + 1)
+
+        def row(held: Held) -> list[Part]:
+            at = position + held.end if position < 0 else position
+            return search.rows_between(held, at, at + 1) if at >= 0 else []
+
+        found = self._window(self._parts(row), 0)
         if not len(found):
-            raise IndexError(f"feed {self.feed!r}: position {key} is not held; positions are {self.first} to {end - 1}")
+            held = f"positions are {self.first} to {self.end - 1}"
+            raise IndexError(f"feed {self.feed!r}: position {int(key)} is not held; {held}")
         return found[0]
 
     def _window(
@@ -406,14 +424,18 @@ class Reader:
         for name, value, allowed in (("as_", as_, ("numpy", "arrow")), ("wait", wait, WAITS), ("on_lap", on_lap, LAPS)):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: {', '.join(map(repr, allowed))}")
-        if batch is not None and batch < 1:
+        if batch is not None and (operator.index(batch) < 1 or isinstance(batch, bool)):
             raise ValueError(f"batch={batch!r}: at least 1 record")
+        if timeout is not None and (isinstance(timeout, bool) or not float(timeout) >= 0):
+            raise ValueError(f"timeout={timeout!r}: seconds, 0 or more, or None")
+        if position is not None and not (isinstance(start, str) and start == "latest"):
+            raise ValueError(f"start={start!r} and position={position!r}: a follower starts at one of them")
         chain = self._chain.again()
         at = self._start(chain, start) if position is None else self._resume(chain, position)
         return Follower(chain, at, as_=as_, batch=batch, timeout=timeout, wait=wait, on_lap=on_lap)
 
     def _resume(self, chain: Chain | RingChain, position: int) -> int:
-        at = self._checked(position)
+        at = self._checked(position, chain.incarnation)
         if not 0 <= at <= chain.end:
             raise RecordError(
                 f"position {at} is not in feed {self.feed!r}: it holds {chain.first} to {chain.end}; "
@@ -448,7 +470,7 @@ class Reader:
         """Records as they come, as tuples; with `playback` from the latest complete snapshot on.
 
         The cursor is fixed by this call. `timeout`, `wait` and `on_lap` as in `follow`; after a `LappedError` this
-        stream has ended (those of `read_batch` and `follow` go on).
+        stream has ended (those of `read_batch` and `follow` go on, and say what was `lost`).
         """
         return as_tuples(self._tail(playback, timeout, None, wait, on_lap))
 

@@ -8,6 +8,7 @@ pieces are live views: an answer worked out on them counts only if the writer ha
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ _MAX_US = 2**64 - 1
 ATTEMPTS = 8
 """Times an answer is worked out on the live ring before the ring is copied for it."""
 _COPIES = 1000
+_LOOKS_FOR_SUCCESSOR, _BETWEEN_LOOKS_S = 50, 0.002
 COPY_BYTES = 4 << 20
 """A follower copies so much at a time, unless it was overtaken in the middle of less."""
 
@@ -95,6 +97,20 @@ class Pieces:
         return max(self.bounds(k, clock).high for k in range(index + 1))
 
 
+def _look_again(words: memoryview, capacity: int) -> tuple[int, int]:
+    """Commit and claim of one moment.
+
+    A write takes at most half, so the claim is never a whole ring ahead of the commit; if it is, the writer went
+    around between the two loads (or the word is damaged: there is a bound on how often this looks).
+    """
+    for _ in range(_COPIES):
+        count = words[fmt.COMMIT] & fmt.COUNT_MASK
+        overwritten = words[fmt.CLAIM] - capacity
+        if overwritten < count:
+            break
+    return count, overwritten
+
+
 class RingChain:
     """The ring of one feed. One thread at a time.
 
@@ -127,6 +143,10 @@ class RingChain:
         """Which life of the ring this is; "" before the first writer."""
         if self.tail is None:
             self.refresh()
+        return self.tail_incarnation()
+
+    def tail_incarnation(self) -> str:
+        """As `incarnation`, without looking for a ring."""
         return self.tail.incarnation.hex() if self.tail is not None else ""
 
     def refresh(self) -> int:
@@ -144,12 +164,12 @@ class RingChain:
         words = ring.segment.words
         count = words[fmt.COMMIT]
         if count >= fmt.SEALED:
-            following = self._attach(ring.id)
-            if following is None:
-                raise self._deleted()
-            ring, words = following, following.segment.words  # the old one goes with the last that borrowed it
+            ring = self._follow_on(ring)  # the old one goes with the last that borrowed it
+            words = ring.segment.words
             count = words[fmt.COMMIT] & fmt.COUNT_MASK
         overwritten = words[fmt.CLAIM] - ring.capacity  # loaded after the commit word
+        if overwritten >= count > 0:
+            count, overwritten = _look_again(words, ring.capacity)
         overwritten = max(overwritten, count - ring.capacity)  # in a sane file the claim is never behind
         base = ring.base
         self.tail, self._count = ring, count
@@ -157,29 +177,57 @@ class RingChain:
         self.first = base if overwritten <= 0 else base + min(overwritten, count)
         return self.end
 
+    def _follow_on(self, ring: Ring) -> Ring:
+        """The ring after one that is sealed.
+
+        It is there before the seal, but may be replaced again while it is looked for; a feed whose directory is gone,
+        or that shows no successor for a while, was deleted.
+        """
+        for _ in range(_LOOKS_FOR_SUCCESSOR):
+            following = self._attach(ring.id)
+            if following is not None:
+                return following
+            if self.directory.is_gone:
+                break
+            time.sleep(_BETWEEN_LOOKS_S)
+        raise self._deleted()
+
     def _attach(self, after: int) -> Ring | None:
-        """The feed's ring: the first that is not sealed, of those with a higher id."""
-        try:
-            with self.place.open() as shared:
-                for ring_id in ring_ids(shared, self.feed):
-                    ring = self._open(shared, ring_id) if ring_id > after else None
-                    if ring is not None and not ring.state()[1]:
-                        return ring
-                    if ring is not None:
-                        ring.close()
-        except FileNotFoundError:
-            pass
+        """The feed's ring: the first that is not sealed, of those with a higher id; None if there is none.
+
+        Names are listed and then opened, and a resize may come in between: while something that was listed is gone
+        or sealed, it is listed again.
+        """
+        for _ in range(_COPIES):
+            try:
+                with self.place.open() as shared:
+                    listed = [ring_id for ring_id in ring_ids(shared, self.feed) if ring_id > after]
+                    found, moved = self._first_of(shared, listed)
+                    moved = moved or listed != [k for k in ring_ids(shared, self.feed) if k > after]
+            except FileNotFoundError:
+                return None
+            if found is not None or not moved:
+                return found
         return None
 
-    def _open(self, shared: Directory, ring_id: int) -> Ring | None:
-        try:
-            ring = Ring.open(shared, self.feed, ring_id, self.layout, self.ids)
-        except FileNotFoundError:  # resized just now
-            return None
-        if ring is not None and self.tail is not None and ring.incarnation != self.tail.incarnation:
-            ring.close()  # begun anew: positions are others there
-            return None
-        return ring
+    def _first_of(self, shared: Directory, listed: list[int]) -> tuple[Ring | None, bool]:
+        """The first ring of these that is not sealed; and whether one was gone or sealed."""
+        moved = False
+        for ring_id in listed:
+            try:
+                ring = Ring.open(shared, self.feed, ring_id, self.layout, self.ids)
+            except FileNotFoundError:
+                moved = True
+                continue
+            if ring is None:
+                continue
+            again = self.tail is not None and ring.incarnation != self.tail.incarnation  # positions are others there
+            sealed = ring.state()[1]
+            if not again and not sealed:
+                return ring, moved
+            moved = moved or (sealed and not again)
+            ring.close()
+        return None, moved
 
     def _deleted(self) -> FeedNotFoundError:
         return FeedNotFoundError(
@@ -236,10 +284,15 @@ class RingChain:
         for _ in range(ATTEMPTS):
             self.refresh()
             self.first = min(self.end, self.first + margin)
-            found = question(self.live())
-            over = self.overrun()
-            if not over:
-                return found
+            try:
+                found = question(self.live())
+                over = self.overrun()
+                if not over:
+                    return found
+            except Exception:
+                over = self.overrun()
+                if not over:
+                    raise  # else the records changed under it
             margin = 2 * max(over, margin)
             if self.tail is not None and margin > self.tail.capacity // 4:
                 break
@@ -291,6 +344,12 @@ class RingChain:
                 return records, stop, valid - position
             start, limit = valid, ring.capacity  # a longer copy has more that is not overtaken
             self.refresh()
+
+    def close(self) -> None:
+        """Let go of the files. What was handed out stays valid."""
+        if self.tail is not None:
+            self.tail.close()
+        self.directory.close()
 
     def watch(self) -> tuple[memoryview, int] | None:
         """The words and the commit word as last loaded: a new value means there is something to `take`."""

@@ -32,7 +32,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from deepwater.errors import CorruptFileError
-from deepwater.files import Directory
+from deepwater.files import TEMPORARY, Directory
 
 ROOT_VARIABLE = "DEEPWATER_SHM"
 ABOUT = "store.json"
@@ -64,6 +64,22 @@ def ring_name(feed: str, chunk_id: int) -> str:
 def wake_name(feed: str) -> str:
     """The file name of a feed's waiters."""
     return f"{feed}{WAKE}"
+
+
+def is_half_made(name: str, feed: str) -> bool:
+    """Whether a file is one of the feed's that somebody was making. Who holds the feed's lock may remove it.
+
+    >>> is_half_made(".tmp-A-1-" + "0" * 32, "A"), is_half_made(".tmp-A-1-1-" + "0" * 32, "A")
+    (True, False)
+    """
+    return bool(re.fullmatch(rf"{re.escape(TEMPORARY + feed)}(-\d+|{re.escape(WAKE)})-[0-9a-f]{{32}}", name))
+
+
+def remove_half_made(directory: Directory, feed: str) -> None:
+    """Remove what a killed process was making for a feed. Under the feed's lock."""
+    for name in directory.names():
+        if is_half_made(name, feed):
+            directory.remove(name)
 
 
 def parse_ring_name(name: str) -> tuple[str, int] | None:
@@ -112,8 +128,14 @@ class SharedPlace:
         CorruptFileError
             Somebody else made it, or others may write into it.
         """
-        with Directory(self.root) as root, _own(root, user_directory_name(self._uid), self._uid) as user:
+        with self._root() as root, _own(root, user_directory_name(self._uid), self._uid) as user:
             return _own(user, self._store, self._uid)
+
+    def _root(self) -> Directory:
+        try:
+            return Directory(self.root)
+        except NotADirectoryError as error:
+            raise _refuse(self.root, "it is no directory") from error
 
     def with_directory(self, work: Callable[[Directory], T]) -> T:
         """Do `work` with the directory, made if it is not there; `work` is done again if it was removed meanwhile."""
@@ -121,7 +143,7 @@ class SharedPlace:
             try:
                 self._make()
                 with self.open() as directory:
-                    if not directory.exists(ABOUT):
+                    if self._said(directory) != self._about:  # new, or the store was moved
                         directory.write(ABOUT, self._about)
                     return work(directory)
             except FileNotFoundError:
@@ -129,10 +151,17 @@ class SharedPlace:
                     raise
         raise AssertionError
 
+    @staticmethod
+    def _said(directory: Directory) -> bytes:
+        try:
+            return directory.read(ABOUT)
+        except FileNotFoundError:
+            return b""
+
     def _make(self) -> None:
-        if not os.path.isdir(self.root):
+        if not os.path.exists(self.root):
             os.makedirs(self.root, mode=0o700, exist_ok=True)
-        with Directory(self.root) as root:
+        with self._root() as root:
             _make(root, user_directory_name(self._uid), self._uid)
             with _own(root, user_directory_name(self._uid), self._uid) as user:
                 _make(user, self._store, self._uid)

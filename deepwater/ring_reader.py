@@ -6,6 +6,7 @@ Every call returns a checked copy, so nothing that was handed out changes: the w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from deepwater import search
 from deepwater.asof import Gather
 from deepwater.errors import LappedError
 from deepwater.feed_files import Feed
+from deepwater.follow import CHECK_S
 from deepwater.held import Held
 from deepwater.reader import Reader
 from deepwater.ring_chain import RingChain
@@ -38,6 +40,17 @@ class RingReader(Reader):
     def __init__(self, chain: RingChain, feed: Feed) -> None:
         super().__init__(chain, feed)
         self._ring_chain = chain
+        self._check_at = time.monotonic() + CHECK_S
+
+    @property
+    def _chain(self) -> RingChain:
+        """The chain of an open reader; now and then it is made sure that the ring is still the feed's."""
+        chain = super()._chain
+        assert isinstance(chain, RingChain)
+        if (now := time.monotonic()) >= self._check_at:
+            self._check_at = now + CHECK_S
+            chain.check_there()
+        return chain
 
     def _parts(self, question: Callable[[Held], list[Part]]) -> list[Part]:
         return self._ask(lambda held: _copied(question(held)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,15 +23,19 @@ import numpy.typing as npt
 
 from deepwater import format as fmt
 from deepwater.clockstats import FEW_ROWS, peeks
-from deepwater.errors import CorruptFileError, RecordError, SchemaError
+from deepwater.errors import CorruptFileError, RecordError, StorageFullError
 from deepwater.feed_files import Feed, read_settings, write_settings
-from deepwater.feed_writer import FeedWriter
+from deepwater.feed_writer import FeedWriter, check_size
 from deepwater.files import Directory
 from deepwater.locks import Lock
 from deepwater.ring import FEED_HALF, WritableRing, capacity_of, ring_ids
-from deepwater.ring_files import SharedPlace, ring_name, wake_name
+from deepwater.ring_files import SharedPlace, remove_half_made, ring_name, wake_name
 from deepwater.segment import Segment
+from deepwater.settings import Settings
 from deepwater.wake import WAITING, Bell
+
+CHECK_US = 1_000_000
+"""How often a writer makes sure that its ring has not been removed."""
 
 
 class RingWriter(FeedWriter):
@@ -49,7 +54,7 @@ class RingWriter(FeedWriter):
         self._ring: WritableRing
         self._words: memoryview
         self._publish: Callable[[int], None]
-        self._claimed = 0
+        self._claimed = self._check_at = 0
         self._begin()
 
     # --- writing -------------------------------------------------------------------------------------
@@ -76,9 +81,11 @@ class RingWriter(FeedWriter):
         with self._mutex:
             if self._unsure:
                 self._check()
-            if self._staged or rows > self._limit:
+            now = time.time_ns() // 1000
+            if self._staged or rows > self._limit or now >= self._check_at:
                 self._refuse_mix()
                 self._refuse_size(rows)
+                self._guarded(lambda: self._stay_found(now))
             self._unsure = True
             count = self._count
             stop = count + rows
@@ -87,7 +94,7 @@ class RingWriter(FeedWriter):
                 self._ring.segment.claim(stop)
             self._ring.put(count, raw)
             self._observe_few(raw, rows, self._base + count)
-            self._words[fmt.HEARTBEAT] = time.time_ns() // 1000
+            self._words[fmt.HEARTBEAT] = now
             self._publish(stop)
             self._count = stop
             self._unsure = False  # from here on a signal handler may write
@@ -97,16 +104,30 @@ class RingWriter(FeedWriter):
 
     def _append_unsure(self, records: npt.NDArray[Any], rows: int, mark_count: int, snapshot: bool) -> int:
         self._refuse_size(rows)
+        now = time.time_ns() // 1000
+        if now >= self._check_at:
+            self._stay_found(now)
         count, stop = self._count, self._count + rows
         data = memoryview(records.tobytes()) if rows < FEW_ROWS else records.view(np.uint8).data
         self._claimed = max(self._claimed, stop)
         self._ring.segment.claim(self._claimed, len(data))
         self._ring.put(count, data)
         self._observe(records, self._base + count)
-        self._words[fmt.HEARTBEAT] = time.time_ns() // 1000
+        self._words[fmt.HEARTBEAT] = now
         self._publish(stop)
         self._count = stop
         return self._base + count
+
+    def _stay_found(self, now: int) -> None:
+        """Make sure, once a second, that the ring still has its name; else give it another.
+
+        Whoever removed it (a cleaner of /dev/shm) left it to those that had it open. The new one has its records and
+        goes on; the seal of the old one sends them there.
+        """
+        self._check_at = now + CHECK_US
+        if not os.fstat(self._ring.segment.fd).st_nlink:
+            capacity = self._ring.capacity
+            self._enter(self._place.with_directory(lambda shared: self._replaced(shared, capacity)))
 
     def _refuse_size(self, rows: int) -> None:
         if rows > self._limit >= 0:
@@ -175,23 +196,22 @@ class RingWriter(FeedWriter):
         StorageFullError
             Both do not fit into the shared memory; the ring and the setting stay as they are.
         """
-        self.settings.replace(chunk_size_bytes=chunk_size_bytes)  # refuses what is no size
-        if chunk_size_bytes < self._size:
-            raise SchemaError(
-                f"feed {self.feed!r}: chunk_size_bytes {chunk_size_bytes} is less than one record ({self._size} bytes)"
-            )
+        check_size(self._feed, chunk_size_bytes)
         with self._mutex:
             self._check()
-            old = read_settings(self._directory)
-            self.settings = old.replace(chunk_size_bytes=chunk_size_bytes)
-            write_settings(self._directory, self.settings)
-            try:
-                self._guarded(self._fit)
-            except BaseException:
-                if self._ring.capacity != capacity_of(self.layout, chunk_size_bytes):
-                    self.settings = old
-                    write_settings(self._directory, old)
-                raise
+            self._guarded(lambda: self._resize(read_settings(self._directory), chunk_size_bytes))
+
+    def _resize(self, old: Settings, size: int) -> None:
+        """Store the size, then bring the ring to it: a crash in between leaves it to the next writer."""
+        self.settings = old.replace(chunk_size_bytes=size)
+        write_settings(self._directory, self.settings)
+        try:
+            self._fit()
+        except BaseException:
+            if self._ring.capacity != capacity_of(self.layout, size):
+                self.settings = old
+                write_settings(self._directory, old)
+            raise
 
     def _fit(self) -> None:
         """Bring the ring to the size of the settings."""
@@ -225,11 +245,16 @@ class RingWriter(FeedWriter):
         self._enter(self._place.with_directory(self._continued))
         if old is not None:
             old.close()
-        self._fit()
+        try:
+            self._fit()
+        except StorageFullError as error:
+            text = f"feed {self.feed!r} keeps its ring of {self._ring.capacity:,} records: {error}"
+            warnings.warn(text, UserWarning, stacklevel=4)
         self._unsure = False
 
     def _continued(self, shared: Directory) -> WritableRing:
         """The feed's ring, or a new one; what a crash left beside it is removed."""
+        remove_half_made(shared, self.feed)
         found: WritableRing | None = None
         for ring_id in ring_ids(shared, self.feed):
             ring = WritableRing.open(shared, self.feed, ring_id, self.layout, self._feed.ids, writable=True)
@@ -253,8 +278,11 @@ class RingWriter(FeedWriter):
         """Make `ring` the one that is written."""
         self._ring, self._base, self._count = ring, ring.base, ring.state()[0]
         self._words, self._publish = ring.segment.words, ring.segment.publish
-        self._claimed = max(self._count, self._words[fmt.CLAIM])  # a dead writer's claim stands
         self._limit = ring.capacity // 2
+        claimed = max(self._count, self._words[fmt.CLAIM])  # a dead writer's claim stands
+        self._claimed = min(claimed, self._count + self._limit)  # a damaged one that no writer can have made does not
+        if self._claimed != claimed:
+            ring.segment.claim(self._claimed)
         if self._count:
             newest = ring.records[(self._count - 1) % ring.capacity]
             self._last = [int(newest[name]) for name in self.layout.clocks]
@@ -265,12 +293,20 @@ class RingWriter(FeedWriter):
 
 
 
+def ring_exists(place: SharedPlace, feed: str) -> bool:
+    """Whether a feed has a ring in shared memory."""
+    with contextlib.suppress(FileNotFoundError), place.open() as shared:
+        return bool(ring_ids(shared, feed))
+    return False
+
+
 def remove_rings(place: SharedPlace, feed: str) -> None:
     """End the rings of a feed that is being deleted, and remove its files in shared memory. Under its locks.
 
     The SEALED bit without a successor tells readers that are attached.
     """
     with contextlib.suppress(FileNotFoundError), place.open() as shared:
+        remove_half_made(shared, feed)
         for ring_id in ring_ids(shared, feed):
             with contextlib.suppress(FileNotFoundError, CorruptFileError):
                 segment = Segment.open(shared, ring_name(feed, ring_id), fmt.RING, writable=True)

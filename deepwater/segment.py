@@ -281,6 +281,15 @@ class Page:
                 os.close(fd)
 
     @property
+    def stat(self) -> os.stat_result:
+        """Of the file."""
+        return os.fstat(self._fd)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Store bytes that nobody reads yet."""
+        self.mapping[offset : offset + len(data)] = data
+
+    @property
     def is_gone(self) -> bool:
         """Whether the file was removed."""
         return self._fd < 0 or os.fstat(self._fd).st_nlink == 0

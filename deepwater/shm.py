@@ -1,8 +1,10 @@
 """What lies in shared memory: the rings of all this user's stores, and what nobody will come back for.
 
 A killed process leaves its ring, which its feed's next writer continues. An orphan is a file that no feed can
-use any more: its store or feed is gone, or another life of the feed has begun. Looking changes nothing; `clean`
-looks again before it removes.
+use any more: its store or feed is gone, or another life of the feed has begun. That must be seen to be so: what
+cannot be read (a store that is not mounted, a feed with damaged settings) is no proof, and what a process holds that
+is alive, or out of sight in a container, is never an orphan. Looking changes nothing; `clean` looks again before it
+removes. A store that was moved is only known at its new place once somebody has written there.
 """
 
 from __future__ import annotations
@@ -10,19 +12,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
+import time
 from typing import Any
 
 from deepwater import format as fmt
 from deepwater.errors import CorruptFileError, FeedNotFoundError
 from deepwater.feed_files import Feed, read_feed
-from deepwater.files import Directory
-from deepwater.locks import is_alive
+from deepwater.files import TEMPORARY, Directory
+from deepwater.locks import is_alive, may_be_alive
 from deepwater.ring import FEED_HALF
 from deepwater.ring_files import ABOUT, WAKE, parse_ring_name, root_of, user_directory_name
 from deepwater.segment import Segment
 from deepwater.store import Store
+from deepwater.wake import OWNER_OFFSET
 
 Entry = dict[str, Any]
+HALF_MADE_S = 60
+"""A file that is being made for longer than this was left by a maker that died."""
 
 
 def listing(base_path: str | None = None) -> list[Entry]:
@@ -65,12 +72,12 @@ def clean(entries: list[Entry]) -> int:
     still = {(e["path"], e["inode"]) for e in again}
     for entry in entries:
         if (entry["path"], entry["inode"]) in still:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone, or a directory: not ours
                 os.unlink(entry["path"])
                 removed += 1
     for path in {os.path.dirname(str(entry["path"])) for entry in entries}:
-        with contextlib.suppress(OSError):
-            if os.listdir(path) == [ABOUT] and not _store_is_there(path):
+        with contextlib.suppress(OSError, CorruptFileError):
+            if os.listdir(path) == [ABOUT] and _is_gone(path):
                 os.unlink(os.path.join(path, ABOUT))
             os.rmdir(path)
         with contextlib.suppress(OSError):
@@ -90,94 +97,121 @@ def _about(directory: Directory) -> tuple[str | None, bytes]:
     """Base path and store id, as the store's writers wrote them down."""
     with contextlib.suppress(OSError, CorruptFileError, ValueError, KeyError, TypeError):
         about = json.loads(directory.read(ABOUT, 1 << 16))
-        return str(about["base_path"]), bytes.fromhex(about["store_id"])
+        return os.fsdecode(os.fsencode(about["base_path"])), bytes.fromhex(about["store_id"])
     return None, b""
 
 
-def _open_store(path: str | None, store_id: bytes, name: str) -> Store | None:
-    """The store that a directory belongs to, if it is still that store."""
-    if path is None:
-        return None
-    with contextlib.suppress(OSError, FeedNotFoundError, CorruptFileError):
-        store = Store(path)
-        if store.id == store_id and os.path.basename(store.shared.path) == name:
-            return store
-        store.close()
-    return None
+class _Owners:
+    """What is known of the store that a directory belongs to. Nothing is called gone that was not seen to be.
+
+    Attributes
+    ----------
+    store : Store or None
+        Open, if it is there.
+    is_gone : bool
+        Proven: the place it was at is readable, and it is not there, or another store is.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self.path, store_id = _about(directory)
+        self.store: Store | None = None
+        self.is_gone = False
+        if self.path is None:
+            return
+        try:
+            store = Store(self.path)
+        except FeedNotFoundError:
+            with contextlib.suppress(OSError, ValueError):
+                self.is_gone = os.access(os.path.dirname(self.path), os.R_OK | os.X_OK)
+        except (OSError, ValueError, CorruptFileError):
+            pass  # not readable, or not by this version
+        else:
+            if store.id == store_id and os.path.basename(store.shared.path) == os.path.basename(directory.path):
+                self.store = store
+                return
+            store.close()
+            self.is_gone = True
+
+    def why_feed_is_gone(self, feed: str) -> tuple[Feed | None, str | None]:
+        """A feed of the store, or why there is none; both None if that cannot be told."""
+        if self.store is None:
+            return None, "its store is gone" if self.is_gone else None
+        try:
+            with self.store.open(feed) as directory:
+                return read_feed(directory, feed, self.store.id), None
+        except FeedNotFoundError:
+            return None, "its feed is gone"
+        except (OSError, ValueError, CorruptFileError):
+            return None, None
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
 
 
-def _store_is_there(path: str) -> bool:
+def _is_gone(path: str) -> bool:
     with Directory(path) as directory:
-        store = _open_store(*_about(directory), os.path.basename(path))
-    if store is not None:
-        store.close()
-    return store is not None
+        owners = _Owners(directory)
+    owners.close()
+    return owners.is_gone
 
 
 def _of_store(directory: Directory, wanted: str | None) -> list[Entry]:
-    base_path, store_id = _about(directory)
-    if wanted is not None and base_path != wanted:
-        return []
-    name = os.path.basename(directory.path)
-    store = _open_store(base_path, store_id, name)
+    owners = _Owners(directory)
     try:
+        if wanted is not None and owners.path != wanted:
+            return []
         found = []
-        for file in directory.names():
-            if file != ABOUT:
+        for name in directory.names():
+            if name != ABOUT:
                 with contextlib.suppress(FileNotFoundError):
-                    found.append(_entry(directory, file, store) | {"store": name, "base_path": base_path})
+                    entry = _entry(directory, name, owners)
+                    found.append(entry | {"store": os.path.basename(directory.path), "base_path": owners.path})
         return found
     finally:
-        if store is not None:
-            store.close()
+        owners.close()
 
 
-def _entry(directory: Directory, name: str, store: Store | None) -> Entry:
+def _entry(directory: Directory, name: str, owners: _Owners) -> Entry:
     info = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
     entry: Entry = {
         "kind": "other", "path": directory.name_of(name), "inode": info.st_ino, "feed": None, "chunk_id": None,
         "bytes": info.st_blocks * 512, "capacity": 0, "records": 0, "end": 0, "writer_pid": None, "heartbeat_us": 0,
         "orphan": False, "why": None,
     }  # fmt: skip
-    ring = parse_ring_name(name)
-    if ring is not None:
+    why: str | None = None
+    if not stat.S_ISREG(info.st_mode):
+        return entry
+    if name.startswith(TEMPORARY):
+        if time.time() - info.st_mtime > HALF_MADE_S:
+            why = "whoever was making it died"
+    elif (ring := parse_ring_name(name)) is not None:
         entry |= {"kind": "ring", "feed": ring[0], "chunk_id": ring[1]}
+        why = _ring(directory, name, entry, *owners.why_feed_is_gone(ring[0]))
     elif name.endswith(WAKE):
         entry |= {"kind": "wake", "feed": name[: -len(WAKE)]}
-    feed = _feed(store, entry["feed"])
-    why = _why(store, feed, entry["kind"])
-    if ring is not None:
-        why = _look_into(directory, name, entry, feed) or why
+        why = _wake(directory, name, owners.why_feed_is_gone(name[: -len(WAKE)])[1])
     return entry | {"orphan": why is not None, "why": why}
 
 
-def _feed(store: Store | None, name: str | None) -> Feed | None:
-    if store is not None and name is not None:
-        with contextlib.suppress(OSError, ValueError, FeedNotFoundError, CorruptFileError), store.open(name) as own:
-            return read_feed(own, name, store.id)
-    return None
+def _wake(directory: Directory, name: str, why: str | None) -> str | None:
+    """Why the words of a feed are an orphan: the feed is gone, and who made them is not alive."""
+    try:
+        data = directory.read(name, 1 << 16)
+    except (OSError, CorruptFileError):
+        return None
+    owner = fmt.parse_owner(data, OWNER_OFFSET)
+    return None if owner is not None and may_be_alive(owner) else why
 
 
-def _why(store: Store | None, feed: Feed | None, kind: str) -> str | None:
-    if store is None:
-        return "its store is gone"
-    if kind == "other":
-        return None  # in the making, or not ours: not for us to remove
-    if feed is None:
-        return "its feed is gone"
-    if kind == "ring" and feed.settings.persist:
-        return "its feed is no ring"
-    return None
-
-
-def _look_into(directory: Directory, name: str, entry: Entry, feed: Feed | None) -> str | None:
-    """Fill in what a ring's header says; why it is an orphan, if the header tells."""
+def _ring(directory: Directory, name: str, entry: Entry, feed: Feed | None, why: str | None) -> str | None:
+    """Fill in what a ring's header says; why it is an orphan: what cannot be read is none, nor what may be written."""
     try:
         segment = Segment.open(directory, name, fmt.RING)
-    except CorruptFileError as error:
-        return f"not a ring: {error.reason}" if hasattr(error, "reason") else "not a ring"
-    except PermissionError:
+    except OSError:
         return None
+    except CorruptFileError:
+        return why
     active = fmt.parse_activation(segment.read(0, fmt.LIVE_OFFSET))
     word, claim = segment.words[fmt.COMMIT], segment.words[fmt.CLAIM]
     count, capacity = word & fmt.COUNT_MASK, segment.identity.capacity
@@ -191,8 +225,12 @@ def _look_into(directory: Directory, name: str, entry: Entry, feed: Feed | None)
     }
     incarnation = segment.identity.ids.incarnation
     segment.close()
+    if owner is not None and may_be_alive(owner):
+        return None
+    if feed is not None and feed.settings.persist:
+        return "its feed is no ring"
     if feed is not None and incarnation[:FEED_HALF] != feed.ids.incarnation[:FEED_HALF]:
         return "another life of its feed has begun"
-    if word >= fmt.SEALED:
+    if feed is not None and word >= fmt.SEALED:
         return "it was replaced by another ring"
-    return None
+    return why

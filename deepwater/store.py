@@ -123,7 +123,7 @@ class Store:
     def add(self, feed: Feed) -> bool:
         """Make the directory of a feed with its two files, by rename; False if there is one already."""
         hidden = f"{_HIDDEN[0]}{uuid.uuid4().hex}"
-        os.mkdir(hidden, 0o700, dir_fd=self.data.fd)
+        self.data.make_new(hidden)
         try:
             with Directory(hidden, parent=self.data) as directory:
                 write_feed(directory, feed)

@@ -15,6 +15,7 @@ import os
 import time
 from typing import Literal, Protocol
 
+from deepwater import futex
 from deepwater.format import COMMIT
 from deepwater.ring_files import SharedPlace
 from deepwater.wake import Sleeper
@@ -26,6 +27,7 @@ LOOKS = {"auto": 100, "wake": 20, "spin": 100}
 LOOKS_IN_ROW = {"auto": 3, "wake": 0}
 """How often that is done before sleeping."""
 SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 50e-6, 4e-3, 1.25
+NOBODY_WRITES_S = 0.02
 PATIENCE_S = 0.01
 
 
@@ -70,13 +72,6 @@ class Waiter:
         self._began = self._began or now
         self._sleep(now, max(0.0, until - now))
 
-    def check(self, now: float) -> None:
-        """Make sure now and then that the feed is still there; raises as `step` does."""
-        if now - self._checked >= CHECK_S:
-            if self._checked:
-                self._chain.check_there()
-            self._checked = now
-
     def _look(self) -> bool:
         """Look many times in a row; whether there is something new."""
         watched = self._chain.watch()
@@ -105,7 +100,9 @@ class Waiter:
             self._sleeper.sleep(self.nothing_new, seconds)
             return
         time.sleep(min(self._pause, seconds))
-        self._pause = min(LONGEST_SLEEP_S, self._pause * GROWTH)
+        # Words that could be slept on are there while a writer is: without, there is no hurry.
+        longest = LONGEST_SLEEP_S if patient or not futex.available() else NOBODY_WRITES_S
+        self._pause = min(longest, self._pause * GROWTH)
 
     def poke(self) -> None:
         """End the step that another thread is in, asleep or about to be; for good."""

@@ -9,6 +9,8 @@ Readers map feeds read-only, so who waits says so in a small file of its own (16
     64    waiting  u64      not 0: somebody sleeps, or is about to
     128   futex    u32      what they sleep on; changes with each waking
     192   fenced   u64      1: the writer's process is registered for membarrier
+    200   closed   u64      1: the writer let go of the page: sleep on it no more
+    256   owner    128      the writer, as in a segment's header (`deepwater.format`)
 
 *Writer*, after the commit store: load `waiting`; if it is 0, that is all (no system call when nobody waits).
 Else store 0, change `futex`, wake all. *Reader*: load `futex`; store 1 into `waiting`; a barrier; look at the feed
@@ -34,13 +36,15 @@ from collections.abc import Callable
 from deepwater import futex
 from deepwater.errors import CorruptFileError
 from deepwater.files import Directory
-from deepwater.format import PAGE
-from deepwater.ring_files import SharedPlace, wake_name
+from deepwater.format import PAGE, pack_owner
+from deepwater.locks import this_owner
+from deepwater.ring_files import SharedPlace, remove_half_made, wake_name
 from deepwater.segment import Page
 
 MAGIC = b"\x89DWWAKE\n"
-WAITING, FENCED = 64 // 8, 192 // 8
+WAITING, FENCED, CLOSED = 64 // 8, 192 // 8, 200 // 8
 FUTEX_OFFSET = 128
+OWNER_OFFSET = 256
 BOUND_S, FENCED_BOUND_S = 0.05, 0.5
 REOPEN_S = 0.05
 """How often a reader looks for the words of a writer that was not there."""
@@ -55,10 +59,10 @@ class Bell:
         Of u64; `WAITING` is not 0 when `ring` is due. Of nothing but zeros where there is no shared memory.
     """
 
-    __slots__ = ("_futex", "_name", "_page", "_place", "waiting")
+    __slots__ = ("_feed", "_futex", "_name", "_page", "_place", "waiting")
 
     def __init__(self, place: SharedPlace, feed: str) -> None:
-        self._place, self._name = place, wake_name(feed)
+        self._place, self._feed, self._name = place, feed, wake_name(feed)
         self._page: Page | None = None
         self._futex: futex.Futex | None = None
         self.waiting = memoryview(bytearray(256)).cast("Q")
@@ -68,9 +72,12 @@ class Bell:
             self._page = place.with_directory(self._open)
             self._futex = futex.Futex(self._page.mapping, FUTEX_OFFSET)
             self.waiting = self._page.words
+            self._page.write(OWNER_OFFSET, pack_owner(this_owner(self._page.stat))[1])
             self.waiting[FENCED] = int(futex.register_for_barriers())
+            self.waiting[CLOSED] = 0
 
     def _open(self, directory: Directory) -> Page:
+        remove_half_made(directory, self._feed)
         try:
             return Page.open(directory, self._name, MAGIC)
         except FileNotFoundError:
@@ -94,6 +101,7 @@ class Bell:
         if page is not None and self._futex is not None:
             with contextlib.suppress(OSError, CorruptFileError), self._place.open() as directory:
                 directory.remove(self._name)
+            page.words[CLOSED] = 1
             self._futex.wake()
             self.forget(page)
             self._place.tidy()
@@ -129,7 +137,7 @@ class Sleeper:
     def is_ready(self) -> bool:
         """Whether there are words to sleep on; looks for them now and then."""
         if self._page is not None:
-            if not self._slept_in_vain or not self._page.is_gone:
+            if not self._page.words[CLOSED] and not (self._slept_in_vain and self._page.is_gone):
                 return True
             self.close()
         now = time.monotonic()
@@ -153,7 +161,7 @@ class Sleeper:
         value = word.value
         page.words[WAITING] = 1
         fenced = futex.barrier() and page.words[FENCED]
-        if nothing_new():
+        if nothing_new() and not page.words[CLOSED]:
             word.wait(value, min(seconds, FENCED_BOUND_S if fenced else BOUND_S))
         self._slept_in_vain = nothing_new()
 

@@ -29,10 +29,10 @@ from deepwater.chunk import (
     create_chunk,
 )
 from deepwater.clockstats import FEW_ROWS, GUARD, HIGH, LOW, SORTED, ClockStats, stamps_of
-from deepwater.errors import DurabilityError, RecordError, SchemaError
+from deepwater.errors import DurabilityError, RecordError
 from deepwater.feed_files import Feed, read_settings, write_settings
 from deepwater.feed_registry import FeedRegistry, make_row
-from deepwater.feed_writer import _NOT_PLAIN, FeedWriter, never_pack
+from deepwater.feed_writer import _NOT_PLAIN, FeedWriter, check_size, never_pack
 from deepwater.files import Directory
 from deepwater.flush import flush_chunk, flush_sealed
 from deepwater.index import GAP, SNAPSHOT, UNKNOWN, MarkIndex, index_name, pack_mark
@@ -204,11 +204,7 @@ class Writer(FeedWriter):
 
         Positions go on; readers notice nothing. The setting is stored.
         """
-        self.settings.replace(chunk_size_bytes=chunk_size_bytes)  # refuses what is no size
-        if chunk_size_bytes < self._size:
-            raise SchemaError(
-                f"feed {self.feed!r}: chunk_size_bytes {chunk_size_bytes} is less than one record ({self._size} bytes)"
-            )
+        check_size(self._feed, chunk_size_bytes)
         with self._mutex:
             self._check()
             self.settings = read_settings(self._directory).replace(chunk_size_bytes=chunk_size_bytes)

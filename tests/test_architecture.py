@@ -21,7 +21,7 @@ LINE = """
     | chunk index clockstats spare | feed_files feed_registry global_registry store | held window | ring
     | chain ring_chain | search asof marks waiting follow reader ring_reader
     | recover flush feed_writer writer ring_writer | pace lanes merge resume playback
-    | check | describe platform shm | apps | cli
+    | check | describe holder platform shm | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,13 +20,18 @@ import pandas as pd
 import pytest
 
 import model
-from deepwater import ClosedError, CorruptFileError, FeedLockedError, FeedNameError, Platform
+from deepwater import ClosedError, CorruptFileError, FeedLockedError, FeedNameError, LappedError, Platform, shm
+from deepwater import format as fmt
+from deepwater.ring import Ring, WritableRing
+from deepwater.segment import Segment
 from processes import Worker, run_python
 
 WORKERS = Path(__file__).parent / "workers"
 SIZE = model.CHECKED.itemsize
 SPEC: dict[str, Any] = {"feed_name": "F", "ts_col": "ts_us", "fields": model.CHECKED_FIELDS, "index_playback": True,
                         "chunk_size_bytes": 10 * SIZE}  # fmt: skip
+RING: dict[str, Any] = {"feed_name": "R", "ts_col": "ts_us", "fields": model.CHECKED_FIELDS, "persist": False,
+                        "chunk_size_bytes": 100 * SIZE}  # fmt: skip
 T0 = model.EPOCH_2026
 
 
@@ -36,8 +42,28 @@ def dw(tmp_store: Path) -> Iterator[Platform]:
         yield platform
 
 
+@pytest.fixture
+def ring(dw: Platform) -> Iterator[str]:
+    """The name of an ephemeral feed of 100 records."""
+    dw.create_feed(RING)
+    yield "R"
+    if "R" in dw:
+        dw.delete_feed("R")
+
+
 def feed_path(dw: Platform, name: str = "F") -> Path:
     return Path(dw.base_path) / "data" / name
+
+
+def ring_path(dw: Platform) -> Path:
+    (entry,) = (entry for entry in shm.listing(dw.base_path) if entry["kind"] == "ring")
+    return Path(entry["path"])
+
+
+def true_records(records: np.ndarray, first: int) -> bool:
+    """Whether records are those of the positions from `first` on, and none is torn or was never written."""
+    positions = np.arange(first, first + len(records), dtype=np.uint64)
+    return bool((records["position"] == positions).all() and (records["check"] == model._checks(records)).all())
 
 
 # -------------------------------------------------------------------------------- 1: streams die at a rotation
@@ -128,6 +154,77 @@ def test_row_1_windows_and_their_parts_are_kept_over_rotations_too(dw: Platform)
         assert check.tolist() == everything["check"][latest].tolist()
 
 
+# -------------------------------------------------------------------------------- 2: durable data through a ring
+
+
+@pytest.mark.parametrize("place", ["", "/dev/null/nowhere"])
+def test_row_2_durable_records_depend_on_no_ring_and_on_no_other_process(dw: Platform, place: str) -> None:
+    """Written and closed by a process that starts none, with shared memory or without: all is in the files."""
+    done = run_python(
+        """
+        import os, sys
+        started = []
+        sys.addaudithook(lambda event, args: started.append(event) if event in (
+            "subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec", "os.system", "pty.spawn") else None)
+        import model
+        from deepwater import Platform
+        with Platform(sys.argv[1]) as dw, dw.create_writer("F") as writer:
+            for record in model.checked_records(0, 500, 0):
+                writer.write_values(*record.item()[:-1], record["filler"])
+            writer.write_batch(model.checked_records(500, 500, 0))
+            print(*started, *os.listdir(dw._store.shared.path) if os.path.isdir(dw._store.shared.path) else ())
+        """,
+        dw.base_path, env={"DEEPWATER_SHM": place} if place else None,
+    )  # fmt: skip
+    assert set(done.stdout.split()) <= {"store.json", "F.wake"}  # no ring
+    truth = [model.checked_records(first, 500, 0).tobytes() for first in (0, 500)]
+    assert model.stored(feed_path(dw)) == b"".join(truth)
+    assert shm.listing(dw.base_path) == []
+
+
+FOLLOWS = """
+import sys
+import numpy as np, model
+from deepwater import LappedError, Platform
+follower = Platform(sys.argv[1])[sys.argv[2]].follow("earliest", wait="auto")
+print("ready", flush=True)
+wanted = 0
+while wanted < int(sys.argv[3]):
+    try:
+        records = next(follower)
+    except LappedError as error:
+        print("lost", error.lost, flush=True)
+        wanted += error.lost
+        continue
+    assert (records["position"] == np.arange(wanted, wanted + len(records))).all()
+    assert (records["check"] == model._checks(records)).all()
+    wanted += len(records)
+    if wanted == 10:
+        print("ten", flush=True)
+print("end", follower.lost, flush=True)
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["F", "R"])
+def test_row_2_a_reader_that_stands_still_blocks_no_writer(dw: Platform, ring: str, name: str) -> None:
+    """The reader's process is stopped while the ring is filled many times over; then it is told what it lost."""
+    with Worker(FOLLOWS, dw.base_path, name, 5_010) as reader:
+        assert reader.readline() == "ready"
+        with dw.create_writer(name) as writer:
+            writer.write_batch(model.checked_records(0, 10, 0))
+            assert reader.readline() == "ten"
+            reader.process.send_signal(signal.SIGSTOP)
+            assert os.waitpid(reader.pid, os.WUNTRACED)[1] & 0xFF == 0x7F
+            for first in range(10, 5_010, 50):
+                assert writer.write_batch(model.checked_records(first, 50, 0)) == first
+            reader.process.send_signal(signal.SIGCONT)
+            if name == "R":
+                assert reader.readline() == "lost 4900"
+            assert reader.readline() == f"end {4_900 if name == 'R' else 0}"
+        reader.finish()
+
+
 # -------------------------------------------------------------------------------- 3: a header of several words
 
 
@@ -177,6 +274,278 @@ def test_row_3_a_spinning_reader_sees_counts_that_only_grow_and_records_that_are
         looks, changes = map(int, reader.finish().split())
     print(f"row 3: {looks:,} looks, {changes:,} changes seen")
     assert changes >= 100
+
+
+# -------------------------------------------------------------------------------- 4: readers that start in a commit
+
+
+@pytest.mark.parametrize("held", [0, 30, 260])
+def test_row_4_a_reader_that_starts_at_any_step_of_a_write_reads_what_was_written(
+    dw: Platform, ring: str, monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    """Before and after the claim, between the two halves of the records, before and after the commit."""
+    starts: list[tuple[str, int]] = []
+    followers: list[Any] = []
+    looking = False
+
+    def start(step: str) -> None:
+        if looking:
+            with dw[ring] as reader:
+                end = int(reader.end)
+                starts.append((step, end))
+                for window in (reader.latest(1_000), reader.rows(0, 10**9), reader.read(last=1_000)):
+                    assert true_records(window.to_numpy(), end - len(window))
+                    claim = held if step == "before claim" else held + 20
+                    assert len(window) == end - max(0, claim - 100)
+                for begin, at in (("latest", end), ("earliest", reader.first)):
+                    followers.append(reader.follow(begin, timeout=0, on_lap="skip"))
+                    assert followers[-1].position == at
+
+    put, claim, publish = WritableRing.put, Segment.claim, Segment.publish
+
+    def put_in_halves(self: WritableRing, count: int, data: Any) -> None:
+        half = len(data) // SIZE // 2
+        put(self, count, data[: half * SIZE])
+        start("half")
+        put(self, count + half, data[half * SIZE :])
+        start("put")
+
+    def stepped(call: Any, step: str) -> Any:
+        def run(*args: Any) -> None:
+            start(f"before {step}")
+            call(*args)
+            start(f"after {step}")
+
+        return run
+
+    monkeypatch.setattr(WritableRing, "put", put_in_halves)
+    monkeypatch.setattr(Segment, "claim", stepped(claim, "claim"))
+    monkeypatch.setattr(Segment, "publish", stepped(publish, "commit"))
+    with dw.create_writer(ring) as writer:
+        for first in range(0, held, 10):
+            writer.write_batch(model.checked_records(first, 10, 0))
+        looking = True
+        writer.write_batch(model.checked_records(held, 20, 0))
+        looking = False
+        expected = ["before claim", "after claim", "half", "put", "before commit"]
+        assert starts == [(step, held) for step in expected] + [("after commit", held + 20)]
+        for follower in followers:  # each goes on where it stood when it was made
+            first = int(follower.position)
+            records = model.joined(list(follower), model.CHECKED)
+            assert true_records(records, first + follower.lost)
+            assert first + follower.lost + len(records) == held + 20
+            assert follower.lost == max(0, held + 20 - 100 - first)
+            follower.close()
+
+
+def test_row_4_readers_that_start_beside_a_writer_read_what_was_written(dw: Platform, ring: str) -> None:
+    """400 starts in another process, on a ring most of whose slots were never written."""
+    dw.resize_feed(ring, 1_000_000 * SIZE)
+    starts = """
+        import sys
+        import numpy as np, model
+        from deepwater import Platform
+        dw, moved = Platform(sys.argv[1]), 0
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for number in range(400):
+            reader = dw["R"]
+            follower = reader.follow(("latest", "earliest")[number % 2], batch=50, timeout=60)
+            cursor = int(follower.position)
+            for _ in range(3):
+                records = next(follower)
+                assert (records["position"] == np.arange(cursor, cursor + len(records))).all()
+                assert (records["check"] == model._checks(records)).all()
+                cursor += len(records)
+            newest = reader.latest(70).to_numpy()
+            assert (newest["check"] == model._checks(newest)).all() and int(newest["position"][-1]) + 1 >= cursor
+            moved += int(reader.end) > cursor
+            follower.close()
+            reader.close()
+        print(moved, flush=True)
+    """
+    truth = model.checked_records(0, 1_000_000, 0)
+    with Worker(starts, dw.base_path, timeout=120) as reader, dw.create_writer(ring) as writer:
+        assert reader.readline() == "ready"
+        writer.write_batch(truth[:1_000])
+        reader.send("go")
+        said = threading.Event()
+        answer: list[str] = []
+        listener = threading.Thread(target=lambda: (answer.append(reader.readline()), said.set()))
+        listener.start()
+        rows = 0
+        while not said.is_set():
+            rows = rows % 7 + 1
+            first = writer.end
+            if first + rows > len(truth):
+                first = writer.end
+                writer.write_batch(model.checked_records(first, rows, 0))
+            else:
+                writer.write_batch(truth[first : first + rows])
+        listener.join()
+        print(f"row 4: 400 starts, {answer[0]} of them beside writes, {writer.end} records written")
+        assert int(answer[0]) > 0
+
+
+# -------------------------------------------------------------------------------- 5: nobody checked for overwriting
+
+
+@pytest.mark.parametrize("on_lap", ["raise", "skip"])
+@pytest.mark.parametrize("ahead", [1, 30, 60, 100, 150, 730])
+def test_row_5_what_is_overwritten_during_a_copy_is_not_handed_out_and_is_counted(
+    dw: Platform, ring: str, monkeypatch: pytest.MonkeyPatch, ahead: int, on_lap: Any
+) -> None:
+    """The writer gets ahead by so many between the choice of the records and their copy."""
+    copy, overtaken = Ring.copy, []
+
+    def late(self: Ring, *args: Any) -> Any:
+        if not overtaken:
+            overtaken.append(True)
+            for first in range(80, 80 + ahead, 10):
+                writer.write_batch(model.checked_records(first, min(10, 80 + ahead - first), 0))
+        return copy(self, *args)
+
+    monkeypatch.setattr(Ring, "copy", late)
+    with dw.create_writer(ring) as writer:
+        for first in range(0, 80, 40):
+            writer.write_batch(model.checked_records(first, 40, 0))
+        follower = dw[ring].follow("earliest", timeout=0, on_lap=on_lap)
+        lost, seen, raised = max(0, 80 + ahead - 100), [], 0
+        while True:
+            try:
+                for records in follower:
+                    assert true_records(records, int(follower.position) - len(records))
+                    seen.append(records)
+                break
+            except LappedError as error:
+                raised += error.lost
+        assert follower.lost == lost and raised == (lost if on_lap == "raise" else 0)
+        assert true_records(model.joined(seen, model.CHECKED), lost)
+        assert sum(map(len, seen)) + lost == writer.end == 80 + ahead
+        follower.close()
+
+
+def test_row_5_a_slow_reader_beside_a_fast_writer_is_told_what_it_lost(dw: Platform, ring: str) -> None:
+    """Another process overwrites the ring all the time; what is accepted and what is lost add up."""
+    dw.resize_feed(ring, 2_000 * SIZE)
+    writes = """
+        import sys
+        import model
+        from deepwater import Platform
+        truth = model.checked_records(0, 300_000, 0)
+        with Platform(sys.argv[1]).create_writer("R") as writer:
+            print("ready", flush=True)
+            sys.stdin.readline()
+            rows = 0
+            while (end := writer.end) < len(truth):
+                rows = rows % 211 + 1
+                writer.write_batch(truth[end : end + rows])
+    """
+    follower = dw[ring].follow("earliest", timeout=None)
+    position = accepted = laps = 0
+    with Worker(writes, dw.base_path) as writer:
+        assert writer.readline() == "ready"
+        writer.send("go")
+        while position < 300_000:
+            try:
+                records = next(follower)
+            except LappedError as error:
+                laps += 1
+                position += error.lost
+                continue
+            assert true_records(records, position)
+            sum(hash(record) for record in records[:300].tolist() if record[0] < 0)  # it is slow
+            position, accepted = position + len(records), accepted + len(records)
+        writer.finish()
+    print(f"row 5: {accepted} accepted, {follower.lost} lost in {laps} laps")
+    assert accepted + follower.lost == position == 300_000
+    assert laps > 0
+    follower.close()
+
+
+# -------------------------------------------------------------------------------- 6: live and writable batches
+
+
+@pytest.mark.faults
+def test_row_6_what_a_ring_hands_out_is_read_only_and_stays_what_it_was(dw: Platform, ring: str) -> None:
+    """In a process of its own, because falling in was SIGSEGV: overwritten, closed, deleted, and used again."""
+    done = run_python(
+        """
+        import sys
+        import numpy as np, model
+        from deepwater import LappedError, Platform
+        dw = Platform(sys.argv[1])
+        writer, reader = dw.create_writer("R"), dw["R"]
+        streams = [reader.follow("earliest", timeout=0), reader.follow("earliest", as_="arrow", timeout=0),
+                   reader.read_batch_raw(7, timeout=0), reader.stream_latest_records_raw(timeout=0),
+                   reader.read_batch(9, timeout=0)]
+        writer.write_batch(model.checked_records(0, 50, 0))
+        writer.write_batch(model.checked_records(50, 20, 0))
+        kept = [list(stream) for stream in streams]
+        window = reader.rows(0, 70)
+        kept += [list(window), [window.to_numpy()], [window["check"]], list(window.arrays(9)), list(reader.latest(5)),
+                 [reader.follow("earliest").poll()], [reader[3:40].to_numpy()]]
+        try:
+            with reader.borrow(60) as borrowed:
+                lent = list(borrowed) + [borrowed["check"]]
+                raise RuntimeError
+        except RuntimeError:
+            pass
+        arrays = [item for items in kept for item in items if isinstance(item, np.ndarray)] + lent
+        for array in arrays:
+            for attempt in (lambda: array.__setitem__(0, array[-1]), lambda: array.setflags(write=True),
+                            lambda: setattr(array.flags, "writeable", True)):
+                try:
+                    attempt()
+                except ValueError:
+                    continue
+                if array.base is None and array.flags.owndata:
+                    continue  # its own memory: nobody else's
+                sys.exit(f"a ring's memory could be written: {array!r}")
+        views = [item for items in kept for item in items if isinstance(item, memoryview)]
+        assert len(views) == 10 + 70 and all(view.readonly for view in views)
+        def content():
+            return [bytes(i) if isinstance(i, memoryview) else i.tobytes() if isinstance(i, np.ndarray)
+                    else repr(i.to_pydict()) for items in kept for i in items]
+        before = content()
+        for first in range(70, 470, 50):
+            writer.write_batch(model.checked_records(first, 50, 0))
+        assert content() == before
+        for stream in streams[:2]:
+            stream.close()
+        reader.close()
+        assert content() == before
+        writer.close()
+        dw.delete_feed("R")
+        dw.close()
+        del reader, writer, window, borrowed
+        assert content() == before
+        assert sum(int(array["check"].sum() if array.dtype.names else array.sum()) for array in lent) > 0  # readable
+        print("fine")
+        """,
+        dw.base_path,
+    )
+    assert done.stdout == "fine\n" and not done.stderr
+
+
+def test_row_6_a_readers_process_maps_the_ring_read_only(dw: Platform, ring: str) -> None:
+    with dw.create_writer(ring) as writer:
+        writer.write_batch(model.checked_records(0, 50, 0))
+        done = run_python(
+            """
+            import sys
+            from deepwater import Platform
+            reader = Platform(sys.argv[1])["R"]
+            with reader.follow("earliest", timeout=0.05, wait="wake") as follower, reader.borrow(10) as lent:
+                list(follower)
+                for line in open("/proc/self/maps"):
+                    if "deepwater-" in line and not line.rstrip().endswith(".wake"):
+                        print(line.split()[1], line.split()[-1])
+            """,
+            dw.base_path,
+        )
+        said = done.stdout.split()
+        assert set(said[::2]) == {"r--s"} and set(said[1::2]) == {str(ring_path(dw))}
 
 
 # -------------------------------------------------------------------------------- 9: sizes, clamping, lost registry
@@ -519,6 +888,235 @@ def test_row_15_a_writers_life_is_in_a_word_that_moves_with_every_write(dw: Plat
     assert run_python(look, dw.base_path).stdout.split() == [str(last), "None"]
 
 
+# -------------------------------------------------------------------------------- 16: who unlinks shared memory
+
+ATTACHES = """
+import os, sys
+from deepwater import Platform
+reader = Platform(sys.argv[1])["R"]
+kept = [reader.latest(5), next(reader.follow("earliest"))]
+print(len(kept[1]), flush=True)
+sys.stdin.readline()
+if sys.argv[2] == "leak":
+    os._exit(0)
+if sys.argv[2] == "close":
+    reader.close()
+"""
+
+
+@pytest.mark.faults
+def test_row_16_no_end_of_a_reader_removes_the_ring(dw: Platform, ring: str) -> None:
+    """It closes, it just ends, it ends without cleaning up, it is killed: file and inode stay, all goes on."""
+    with dw.create_writer(ring) as writer:
+        writer.write_batch(model.checked_records(0, 50, 0))
+        path = ring_path(dw)
+        inode = path.stat().st_ino
+        for number, how in enumerate(("close", "end", "leak", "kill")):
+            with Worker(ATTACHES, dw.base_path, how) as reader:
+                assert reader.readline() == str(min(50 + number, 100))
+                if how == "kill":
+                    reader.kill()
+                else:
+                    reader.send("go")
+                    reader.finish()
+            assert path.stat().st_ino == inode
+            assert writer.write_batch(model.checked_records(50 + number, 1, 0)) == 50 + number
+            assert true_records(dw[ring].rows(0, 99).to_numpy(), 0) and len(dw[ring]) == 51 + number
+    assert path.stat().st_ino == inode  # the writer's end removes no records either
+    dw.delete_feed(ring)
+    assert not path.exists() and not path.parent.exists()  # who created it unlinks it
+
+
+def test_row_16_two_stores_with_a_feed_of_the_same_name_share_nothing(
+    dw: Platform, ring: str, tmp_path: Path
+) -> None:
+    with Platform(tmp_path / "other") as other:
+        other.create_feed(RING)
+        with dw.create_writer(ring) as one, other.create_writer(ring) as two:  # neither is locked out
+            assert ring_path(dw) != ring_path(other)
+            one.write_batch(model.checked_records(0, 30, 1))
+            two.write_batch(model.checked_records(0, 20, 2))
+            assert (len(dw[ring]), len(other[ring])) == (30, 20)
+            assert set(dw[ring].latest(99)["write"].tolist()) == {1}
+            assert set(other[ring].latest(99)["write"].tolist()) == {2}
+        other.delete_feed(ring)
+        assert len(dw[ring]) == 30
+
+
+@pytest.mark.parametrize("moment", ["before its first writer", "with a writer", "after one"])
+def test_row_16_a_copied_store_does_not_share_the_originals_ring(
+    dw: Platform, ring: str, tmp_path: Path, moment: str
+) -> None:
+    """The copy has the same store id, feed id and incarnation."""
+    if moment == "before its first writer":
+        shutil.copytree(dw.base_path, tmp_path / "copy")
+    with dw.create_writer(ring) as writer:
+        writer.write_batch(model.checked_records(0, 30, 1))
+        if moment == "with a writer":
+            shutil.copytree(dw.base_path, tmp_path / "copy")
+    if moment == "after one":
+        shutil.copytree(dw.base_path, tmp_path / "copy")
+    with dw.create_writer(ring) as writer, Platform(tmp_path / "copy") as copy:
+        assert len(copy[ring]) == 0 and copy[ring].incarnation != dw[ring].incarnation
+        with copy.create_writer(ring) as second:
+            assert second.write_batch(model.checked_records(0, 7, 2)) == 0
+            assert writer.write_batch(model.checked_records(30, 7, 1)) == 30
+            assert (len(dw[ring]), len(copy[ring])) == (37, 7)
+            assert ring_path(dw) != ring_path(copy)
+        copy.delete_feed(ring)
+        assert true_records(dw[ring].rows(0, 99).to_numpy(), 0) and len(dw[ring]) == 37
+
+
+KILLED = """
+import os, signal, sys
+import model
+from deepwater import Platform
+writer = Platform(sys.argv[1]).create_writer("R")
+writer.write_batch(model.checked_records(0, 30, 0))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("gone", ["store", "feed", "incarnation"])
+def test_row_16_orphans_are_listed_and_cleaned_and_nothing_else_is(
+    dw: Platform, ring: str, tmp_path: Path, gone: str
+) -> None:
+    """What a killed writer leaves is no orphan while its feed is there: the next writer goes on with it."""
+    with Platform(tmp_path / "bystander") as other:
+        other.create_feed(RING)
+        with other.create_writer(ring) as bystander:
+            bystander.write_batch(model.checked_records(0, 9, 0))
+            run_python(KILLED, dw.base_path, check=False)
+            left = shm.listing(dw.base_path)
+            assert {(e["kind"], e["feed"], e["orphan"], e["writer_pid"]) for e in left} == {
+                ("ring", "R", False, None), ("wake", "R", False, None)
+            }  # fmt: skip
+            assert shm.clean(left) == 0
+            assert len(dw[ring]) == 30
+            if gone == "store":
+                shutil.rmtree(dw.base_path)
+            elif gone == "feed":
+                shutil.rmtree(feed_path(dw, "R"))
+            else:
+                shutil.rmtree(feed_path(dw, "R"))
+                dw.create_feed(RING)
+            left = shm.listing(dw.base_path)
+            orphans = {e["kind"] for e in left if e["orphan"]}
+            assert orphans == ({"ring"} if gone == "incarnation" else {"ring", "wake"})
+            assert all(e["why"] for e in left if e["orphan"])
+            own = shm.listing(other.base_path)
+            assert not any(e["orphan"] for e in own)
+            assert shm.clean(left + own) == len(orphans)
+            kept = {e["kind"] for e in shm.listing(dw.base_path)}
+            assert kept == ({"wake"} if gone == "incarnation" else set())
+            assert shm.listing(other.base_path) == own
+            assert len(other[ring]) == 9 and bystander.write_batch(model.checked_records(9, 1, 0)) == 9
+        other.delete_feed(ring)
+        if gone == "store":
+            Platform(dw.base_path).create_feed(SPEC)  # what the fixtures close is there again
+
+
+# -------------------------------------------------------------------------------- 17: a killed writer of a ring
+
+DIES = """
+import os, signal, sys
+import model
+from deepwater import Platform
+from deepwater.ring import WritableRing
+from deepwater.segment import Segment
+base, step = sys.argv[1:]
+put, claim, publish, activate = WritableRing.put, Segment.claim, Segment.publish, WritableRing.activate
+armed = False
+
+def die():
+    if armed:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def putting(self, count, data):
+    if step == "half-put" and armed:
+        put(self, count, data[: len(data) // 2 + 8])
+        die()
+    put(self, count, data)
+    if step == "put":
+        die()
+
+def claiming(self, *args):
+    claim(self, *args)
+    if step == "claimed":
+        die()
+
+def publishing(self, word):
+    if step == "unsealed" and word >> 63:
+        die()
+    publish(self, word)
+    if step == "published" or (step == "sealed" and word >> 63):
+        die()
+
+def activating(self):
+    if step == "unactivated":
+        die()
+    activate(self)
+    if step == "activated":
+        die()
+
+WritableRing.put, Segment.claim, Segment.publish, WritableRing.activate = putting, claiming, publishing, activating
+writer = Platform(base).create_writer("R")
+for first in range(0, 240, 40):
+    writer.write_batch(model.checked_records(first, 40, 0))
+print(writer.end, flush=True)
+armed = True
+if step in ("unactivated", "activated", "unsealed", "sealed"):
+    writer.resize_chunk_size(150 * model.CHECKED.itemsize)
+else:
+    writer.write_batch(model.checked_records(240, 30, 0))
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("step", ["claimed", "half-put", "put", "published", "unactivated", "activated", "unsealed",
+                                  "sealed"])  # fmt: skip
+def test_row_17_a_writer_killed_inside_a_write_leaves_a_ring_that_goes_on(dw: Platform, ring: str, step: str) -> None:
+    """Nothing torn is read, nothing published is lost, and the successor keeps the claim: slots may be torn."""
+    follower = dw[ring].follow("earliest", timeout=0, on_lap="skip")
+    with Worker(DIES, dw.base_path, step) as dying:
+        assert dying.readline() == "240"
+        assert dying.process.wait() == -signal.SIGKILL, dying.stderr()
+    resized, inside = step == "sealed", step in ("claimed", "half-put", "put")
+    end = 270 if step == "published" else 240
+    oldest = 170 if inside or step == "published" else 140
+
+    def look() -> None:
+        with dw[ring] as reader:
+            assert (reader.first, reader.end) == (oldest, end)
+            assert true_records(reader.rows(0, 10**9).to_numpy(), oldest)
+            assert true_records(reader.latest(10).to_numpy(), end - 10)
+            assert reader.latest(10)._parts[0].position == end - 10
+            assert dw.describe_feed(ring)["writer"] is None
+
+    look()  # with nobody to repair it
+    with dw.create_writer(ring) as writer:
+        assert writer.end == end
+        words, capacity = writer._ring.segment.words, writer._ring.capacity
+        assert capacity == (150 if resized or step in ("unactivated", "activated", "unsealed") else 100)
+        assert words[fmt.CLAIM] >= words[fmt.COMMIT]
+        if inside:
+            assert words[fmt.CLAIM] == 270  # not taken back
+        with dw[ring] as reader:
+            assert true_records(reader.rows(0, 10**9).to_numpy(), oldest)
+        for first in range(end, end + 400, 40):
+            assert writer.write_batch(model.checked_records(first, 40, 1)) == first
+            with dw[ring] as reader:
+                assert true_records(reader.rows(0, 10**9).to_numpy(), int(reader.first))
+                assert reader.end == first + 40
+        end += 400
+        seen = list(follower)
+        assert true_records(model.joined(seen, model.CHECKED), end - sum(map(len, seen)))
+        assert sum(map(len, seen)) + follower.lost == end
+    assert len([entry for entry in shm.listing(dw.base_path) if entry["kind"] == "ring"]) == 1
+    follower.close()
+
+
 # -------------------------------------------------------------------------------- 19: four small ones
 
 
@@ -578,3 +1176,89 @@ def test_row_19_readers_need_no_write_permission_and_listing_makes_no_file(dw: P
     )
     assert done.stdout == "[]\n"
     assert model.tree(Path(dw.base_path)) == before
+
+
+# -------------------------------------------------------------------------------- 20: four more
+
+
+@pytest.mark.parametrize("rows", [6, 16, 1_000])
+def test_row_20_staged_rows_survive_rotations(dw: Platform, rows: int) -> None:
+    """Staged over the end of a chunk, over many, and over a rotation that comes while they are staged."""
+    with dw.create_writer("F") as writer:
+        writer.write_batch(model.checked_records(0, 7, 0))
+        for record in model.checked_records(7, rows, 1):
+            writer.stage_values(*record.item()[:-1], record["filler"])
+            if writer.staged in (2, 5):
+                writer.resize_chunk_size((10 + writer.staged) * SIZE)  # seals the chunk
+        assert len(dw["F"]) == 7
+        assert writer.commit_values() == 7
+    records = model.joined(dw["F"].rows(0, 10**9), model.CHECKED)
+    assert len(records) == 7 + rows and true_records(records, 0)
+    assert len(model.chunk_files(feed_path(dw))) >= 3
+
+
+@pytest.mark.parametrize("way", ["values", "batch", "staged"])
+def test_row_20_an_index_is_never_full(dw: Platform, way: str) -> None:
+    """5,000 marks in one chunk, each written before its record is: no mark and no record too many or too few."""
+    dw.resize_feed("F", 1 << 20)
+    with dw.create_writer("F") as writer:
+        for record in model.checked_records(0, 5_000, 0):
+            values = (*record.item()[:-1], record["filler"])
+            if way == "values":
+                writer.write_values(*values, create_index=True)
+            elif way == "batch":
+                writer.write_batch(record.reshape(1), create_index=True)
+            else:
+                writer.stage_values(*values)
+                writer.commit_values(create_index=True)
+    assert len(model.chunk_files(feed_path(dw))) <= 2
+    with dw["F"] as reader:
+        assert reader.snapshots()["position"].tolist() == list(range(5_000))
+        assert true_records(reader.rows(0, 10**9).to_numpy(), 0) and len(reader) == 5_000
+
+
+@pytest.mark.parametrize("persist", [True, False])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_row_20_a_clock_at_offset_0_is_a_clock(dw: Platform, at: int, persist: bool) -> None:
+    fields = [{"name": "price", "type": "float64"}, {"name": "size", "type": "float64"}]
+    fields.insert(at, {"name": "ts_us", "type": "uint64"})
+    spec = {"feed_name": "AT", "ts_col": "ts_us", "fields": fields, "persist": persist, "chunk_size_bytes": 100 * 24}
+    dw.create_feed(spec)
+    rows = np.zeros(30, model.dtype_of(fields))
+    rows["ts_us"] = T0 + np.arange(30) * 10
+    rows["price"] = np.arange(30)
+    with dw.create_writer("AT") as writer:
+        writer.write_batch(rows)
+        reader = dw["AT"]
+        assert reader.read(T0 + 50, T0 + 99)["price"].tolist() == [5, 6, 7, 8, 9]
+        assert reader.asof(T0 + 55).positions.tolist() == [5] and reader.position_of(T0 + 41) == 5
+        assert [record[at] for record in reader.stream_time_range(T0 + 280)] == [T0 + 280, T0 + 290]
+    assert dw.describe_feed("AT")["ts_col"] == "ts_us"
+    dw.delete_feed("AT")
+
+
+def test_row_20_a_backfill_of_old_stamps_is_found(dw: Platform) -> None:
+    """Chunks are found by their records' stamps, whenever they were written; after another start as well."""
+    old = int(np.datetime64("1999-12-31T23:00", "us").astype(np.int64))
+    full = model.checked_records(0, 95, 0)
+    full["ts_us"][:40] = T0 + np.arange(40)
+    full["ts_us"][40:] = old + np.arange(55) * 60_000_000  # a record a minute
+    full = full.copy()
+    with dw.create_writer("F") as writer:
+        for first in range(0, 95, 19):
+            writer.write_batch(full[first : first + 19])
+        readers = [dw["F"]]
+    with Platform(dw.base_path) as again:
+        readers.append(again["F"])
+        (feed_path(dw) / "F.reg").unlink()
+        readers.append(again["F"])
+        for reader in readers:
+            assert len(reader.read("1999", "1999")) == 55 == len(reader["1999-12-31"])
+            assert model.content(reader.read("1999-12-31T23:10", "1999-12-31T23:19")) == model.picked(
+                full, slice(50, 60)
+            )
+            assert len(reader.read("2026")) == 40 and len(reader.read("2000", "2025")) == 0
+            assert reader.asof(old + 90_000_000).positions.tolist() == [41]
+            follower = reader.follow(old, timeout=0)
+            assert follower.position == 0  # the first position whose clock is at or after it, then every position
+            follower.close()

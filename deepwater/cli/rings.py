@@ -35,16 +35,12 @@ def rings(args: argparse.Namespace) -> int:
 
 
 def _clean(orphans: list[Entry], as_json: bool) -> int:
-    """Remove orphans and say how many; one that a living writer holds stays."""
-    held = [entry for entry in orphans if entry["writer_pid"] is not None]
-    free = [entry for entry in orphans if entry["writer_pid"] is None]
-    removed = shm.clean(free) if free else 0
+    """Remove orphans and say how many."""
+    removed = shm.clean(orphans) if orphans else 0
     if as_json:
-        put_json({"removed": removed, "kept": [entry["path"] for entry in held]})
+        put_json({"removed": removed})
         return OK
-    for entry in held:
-        output.say(f"kept {entry['path']}: process {entry['writer_pid']} still writes it")
-    files, size = count(removed, "orphan"), amount(sum(entry["bytes"] for entry in free))
+    files, size = count(removed, "orphan"), amount(sum(entry["bytes"] for entry in orphans))
     output.write(f"removed {files}, {size}\n" if removed else "nothing to remove\n")
     return OK
 
