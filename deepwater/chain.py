@@ -222,6 +222,7 @@ class Chain:
         """Let go of the files. Arrays handed out stay valid."""
         if self.tail is not None:
             self.tail.close()
+            self.tail = None  # its arrays would keep the mapping, and its descriptor
         while self._mapped:
             self._mapped.popitem()[1].close()
         self.directory.close()

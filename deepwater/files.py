@@ -203,6 +203,20 @@ class Directory:
         if os.geteuid() == 0 and self._owners[0] != 0:
             os.fchown(fd, self._owners[0], -1)
 
+    def touch(self, name: str) -> None:
+        """Make an empty file (0600), to be locked; fine if there is something of that name."""
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd)
+        except FileExistsError:
+            return
+        except OSError as error:
+            error.filename = self.name_of(name)
+            raise
+        try:
+            self.give(fd)
+        finally:
+            os.close(fd)
+
     def remove(self, name: str) -> None:
         """Unlink a file if it is there. Mappings of it stay readable."""
         with contextlib.suppress(FileNotFoundError):

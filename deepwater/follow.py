@@ -97,6 +97,10 @@ class Follower:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<Follower {self._chain.feed!r}{state} position={self._next} lost={self.lost}>"
+
     def __iter__(self) -> Iterator[Any]:
         return self
 
@@ -172,10 +176,15 @@ class Follower:
 
     def _take(self) -> tuple[npt.NDArray[Any], int] | None:
         """What is there, and the position after it; the cursor stays."""
-        records, following, lost = self._chain.take(self._next, self._batch)
-        if records is None and (now := time.monotonic()) >= self._check_at:
-            self._check_at = now + CHECK_S
-            self._chain.check_there()
+        try:
+            records, following, lost = self._chain.take(self._next, self._batch)
+            if records is None and (now := time.monotonic()) >= self._check_at:
+                self._check_at = now + CHECK_S
+                self._chain.check_there()
+        except Exception:
+            if self._is_closed():  # another thread let go of the files just now
+                return None
+            raise
         if lost:
             self._lap(lost)
         return None if records is None else (records, following)

@@ -101,7 +101,7 @@ class GlobalRegistry:
 
     def _store(self, feed: str, row: npt.NDArray[Any]) -> None:
         row["check"] = row_checks(row)
-        with contextlib.suppress(OSError), FileLock(self._base.name_of(LOCK), mode=0o600):
+        with contextlib.suppress(OSError), self._locked():
             segment = self._open()
             try:
                 rows = segment.array(ROW_LAYOUT.dtype)[: segment.count()]
@@ -113,6 +113,10 @@ class GlobalRegistry:
                     segment = self._append(segment, row)
             finally:
                 segment.close()
+
+    def _locked(self) -> FileLock:
+        self._base.touch(LOCK)
+        return FileLock(self._base.name_of(LOCK), mode=0o600)
 
     def _open(self) -> Segment:
         try:

@@ -9,7 +9,6 @@ More than 400 lines because it is the whole reading side of the API, and most of
 
 from __future__ import annotations
 
-import operator
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -46,6 +45,10 @@ T = TypeVar("T")
 def _record_type(names: tuple[str, ...]) -> Any:
     """The named tuple of a record; a name that begins with an underscore becomes its number (``_3``)."""
     return namedtuple("Record", names, rename=True)
+
+
+def _is_number(value: Any, types: Any) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool | np.timedelta64)
 
 
 def _wrapped(position: int, end: int) -> int:
@@ -424,9 +427,9 @@ class Reader:
         for name, value, allowed in (("as_", as_, ("numpy", "arrow")), ("wait", wait, WAITS), ("on_lap", on_lap, LAPS)):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: {', '.join(map(repr, allowed))}")
-        if batch is not None and (operator.index(batch) < 1 or isinstance(batch, bool)):
-            raise ValueError(f"batch={batch!r}: at least 1 record")
-        if timeout is not None and (isinstance(timeout, bool) or not float(timeout) >= 0):
+        if batch is not None and not (_is_number(batch, int | np.integer) and batch >= 1):
+            raise ValueError(f"batch={batch!r}: a whole number of records, at least 1")
+        if timeout is not None and not (_is_number(timeout, int | float | np.integer | np.floating) and timeout >= 0):
             raise ValueError(f"timeout={timeout!r}: seconds, 0 or more, or None")
         if position is not None and not (isinstance(start, str) and start == "latest"):
             raise ValueError(f"start={start!r} and position={position!r}: a follower starts at one of them")

@@ -73,7 +73,7 @@ def create_ring(directory: Directory, feed: str, ring_id: int, layout: Layout, i
     try:
         Segment.create(directory, ring_name(feed, ring_id), identity, static)
     except StorageFullError as error:
-        raise _too_small(directory, feed, identity.file_size, error) from error
+        raise _too_small(directory, feed, identity.file_size, error) from error.__cause__
 
 
 def _too_small(directory: Directory, feed: str, wanted: int, error: StorageFullError) -> StorageFullError:

@@ -349,6 +349,7 @@ class RingChain:
         """Let go of the files. What was handed out stays valid."""
         if self.tail is not None:
             self.tail.close()
+            self.tail = None  # its array of all slots would keep the mapping, and its descriptor
         self.directory.close()
 
     def watch(self) -> tuple[memoryview, int] | None:

@@ -52,7 +52,7 @@ def root_of(base_path: str) -> str:
     """The directory that holds the users' directories."""
     chosen = os.environ.get(ROOT_VARIABLE)
     if chosen:
-        return os.path.abspath(chosen)
+        return chosen
     return _DEFAULT_ROOT if os.path.isdir(_DEFAULT_ROOT) else os.path.join(base_path, ".shm")
 
 
@@ -132,6 +132,8 @@ class SharedPlace:
             return _own(user, self._store, self._uid)
 
     def _root(self) -> Directory:
+        if not os.path.isabs(self.root):
+            raise _refuse(self.root, f"${ROOT_VARIABLE} must be an absolute path")
         try:
             return Directory(self.root)
         except NotADirectoryError as error:
@@ -160,6 +162,8 @@ class SharedPlace:
 
     def _make(self) -> None:
         if not os.path.exists(self.root):
+            if os.environ.get(ROOT_VARIABLE):
+                raise _refuse(self.root, f"${ROOT_VARIABLE} names it, and it is not there: make it first")
             os.makedirs(self.root, mode=0o700, exist_ok=True)
         with self._root() as root:
             _make(root, user_directory_name(self._uid), self._uid)

@@ -52,6 +52,8 @@ class RingWriter(FeedWriter):
         self._by_offset = order
         self._last = [0] * len(order)
         self._ring: WritableRing
+        self._slots: memoryview
+        self._capacity = 0
         self._words: memoryview
         self._publish: Callable[[int], None]
         self._claimed = self._check_at = 0
@@ -92,7 +94,11 @@ class RingWriter(FeedWriter):
             if stop > self._claimed:
                 self._claimed = stop
                 self._ring.segment.claim(stop)
-            self._ring.put(count, raw)
+            at = count % self._capacity * self._size
+            if at + len(raw) <= len(self._slots):
+                self._slots[at : at + len(raw)] = raw
+            else:
+                self._ring.put(count, raw)
             self._observe_few(raw, rows, self._base + count)
             self._words[fmt.HEARTBEAT] = now
             self._publish(stop)
@@ -145,6 +151,12 @@ class RingWriter(FeedWriter):
             return
         stamps = self._peek[rows](raw)
         clocks = len(self._last)
+        if rows == 1:
+            for clock, value in zip(self._by_offset, stamps, strict=True):
+                if value < self._last[clock]:
+                    self._ring.step_back(clock, position)
+                self._last[clock] = value
+            return
         for column, clock in enumerate(self._by_offset):
             last = self._last[clock]
             for row, value in enumerate(stamps[column::clocks]):
@@ -277,6 +289,7 @@ class RingWriter(FeedWriter):
     def _enter(self, ring: WritableRing) -> None:
         """Make `ring` the one that is written."""
         self._ring, self._base, self._count = ring, ring.base, ring.state()[0]
+        self._slots, self._capacity = ring.slots, ring.capacity
         self._words, self._publish = ring.segment.words, ring.segment.publish
         self._limit = ring.capacity // 2
         claimed = max(self._count, self._words[fmt.CLAIM])  # a dead writer's claim stands

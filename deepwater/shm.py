@@ -54,7 +54,8 @@ def listing(base_path: str | None = None) -> list[Entry]:
         for name in names:
             with Directory(name, parent=root) as user:
                 for store in user.directories():
-                    with contextlib.suppress(FileNotFoundError), Directory(store, parent=user) as directory:
+                    gone = contextlib.suppress(FileNotFoundError, PermissionError)
+                    with gone, Directory(store, parent=user) as directory:
                         found += _of_store(directory, wanted)
     return sorted(found, key=lambda entry: str(entry["path"]))
 
@@ -95,9 +96,10 @@ def _uid(base_path: str | None) -> int:
 
 def _about(directory: Directory) -> tuple[str | None, bytes]:
     """Base path and store id, as the store's writers wrote them down."""
-    with contextlib.suppress(OSError, CorruptFileError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, CorruptFileError, ValueError, KeyError, TypeError, RecursionError):
         about = json.loads(directory.read(ABOUT, 1 << 16))
-        return os.fsdecode(os.fsencode(about["base_path"])), bytes.fromhex(about["store_id"])
+        path, store_id = os.fsdecode(os.fsencode(about["base_path"])), bytes.fromhex(about["store_id"])
+        return (path, store_id) if "\0" not in path else (None, b"")
     return None, b""
 
 

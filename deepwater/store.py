@@ -73,6 +73,7 @@ class Store:
         os.makedirs(path, mode=0o700, exist_ok=True)
         with Directory(path) as base:
             if not base.exists(STORE) or not base.exists(DATA):
+                base.touch(LOCK)
                 with FileLock(base.name_of(LOCK), mode=0o600):
                     base.make(DATA)
                     if not base.exists(STORE):

@@ -22,7 +22,7 @@ from deepwater.wake import Sleeper
 
 Wait = Literal["auto", "spin", "wake"]
 WAITS = ("auto", "spin", "wake")
-LOOKS = {"auto": 100, "wake": 20, "spin": 100}
+LOOKS = {"auto": 100, "wake": 20, "spin": 1000}
 """Looks in a row, some 3 µs a hundred."""
 LOOKS_IN_ROW = {"auto": 3, "wake": 0}
 """How often that is done before sleeping."""

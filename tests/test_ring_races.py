@@ -1,6 +1,7 @@
 """A ring at full speed, read by other processes: nothing wrong is accepted, and what was lost is known exactly.
 
-Bounded here; by hand as large as wanted: ``RING_RECORDS=100000000 python -m pytest -s tests/test_ring_races.py``.
+Bounded here; by hand as large as wanted:
+``RING_RECORDS=200000000 python -m pytest -s -o faulthandler_timeout=0 tests/test_ring_races.py``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from processes import Worker
 
 WORKERS = Path(__file__).parent / "workers"
 WANTED = int(os.environ.get("RING_RECORDS", "8000000"))
+DEADLINE_S = 280 if WANTED <= 20_000_000 else 3_000
 KILLS = int(os.environ.get("RING_KILLS", "200"))
 
 
@@ -37,12 +39,12 @@ def race(tmp_path: Path, capacity: int, readers: list[tuple[str, float]], wanted
             own = ring_kit.Board(tmp_path / f"own{k}")
             stack.callback(own.close)
             args = (base, "RING", tmp_path / "board", tmp_path / f"own{k}", wanted, pace, mode, k, *flags)
-            worker = stack.enter_context(Worker(WORKERS / "ring_reads.py", *args, timeout=280))
+            worker = stack.enter_context(Worker(WORKERS / "ring_reads.py", *args, timeout=DEADLINE_S))
             assert worker.readline().startswith("ready")
             owns.append(own)
             workers.append(worker)
         writer = stack.enter_context(
-            Worker(WORKERS / "ring_writes.py", base, "RING", tmp_path / "board", 10**15, 7, timeout=280)
+            Worker(WORKERS / "ring_writes.py", base, "RING", tmp_path / "board", 10**15, 7, timeout=DEADLINE_S)
         )
         while not any(own["done"] for own in owns) and not any(flags and own["wrong"] for own in owns):
             assert writer.process.poll() is None, writer.stderr()
@@ -94,11 +96,11 @@ def test_writers_killed_under_readers(tmp_path: Path) -> None:
             owns.append(ring_kit.Board(tmp_path / f"own{k}"))
             stack.callback(owns[-1].close)
             args = (base, "RING", tmp_path / "board", tmp_path / f"own{k}", 10**15, pace, mode, k)
-            workers.append(stack.enter_context(Worker(WORKERS / "ring_reads.py", *args, timeout=290)))
+            workers.append(stack.enter_context(Worker(WORKERS / "ring_reads.py", *args, timeout=DEADLINE_S)))
             assert workers[-1].readline().startswith("ready")
         reader = dw["RING"]
         args = (base, "RING", tmp_path / "board", 10**15, "nursery")
-        nursery = stack.enter_context(Worker(WORKERS / "ring_writes.py", *args, timeout=290))
+        nursery = stack.enter_context(Worker(WORKERS / "ring_writes.py", *args, timeout=DEADLINE_S))
         for k in range(KILLS):
             nursery.send(k)
             pid = int(nursery.readline())

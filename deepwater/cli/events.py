@@ -101,6 +101,8 @@ class _Lane:
         self.layout, self.clock = layout, layout.column(clock or layout.ts_col)
         if ordered:
             columns = [c for c in rows.for_people(layout, columns, self.clock.name) if c.name != self.clock.name]
+            # Identifiers and other clocks last: where there is no room, a trade without its id is still a trade.
+            columns.sort(key=lambda c: (c.name in layout.clocks, c.kind in ("int", "uint", "byte")))
         self.columns = columns
         self.widths = [len(column.name) for column in columns]
 

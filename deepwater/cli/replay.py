@@ -41,10 +41,12 @@ def replay(args: argparse.Namespace) -> int:
 def _play(play: Replay, events: JsonEvents | TableEvents, out: IO[bytes], most: int, limit: int | None) -> int:
     """Print what comes, about `most` rows at a time; return how many rows it was."""
     printed = said = 0
+    left_out: set[str] = set()
     for group in _groups(play, most, limit):
         text = events.text(group)
-        if not printed and events.left_out:
-            output.say(f"no room for {', '.join(events.left_out)} (choose with --columns)")
+        if more := [name for name in events.left_out if name not in left_out]:
+            left_out.update(more)
+            output.say(f"no room for {', '.join(more)} (choose with --columns)")
         said = say_lost("the replay", play.lost, said)
         out.write(text)
         output.flush()

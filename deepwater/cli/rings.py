@@ -45,7 +45,7 @@ def _clean(orphans: list[Entry], as_json: bool) -> int:
     return OK
 
 
-_RINGS = Table(("feed", "records", "size", "writer", "orphan", "store"), left=frozenset({"feed", "orphan", "store"}))
+_RINGS = Table(("feed", "store", "records", "size", "writer", "orphan"), left=frozenset({"feed", "orphan", "store"}))
 _ORPHANS = Table(("feed", "kind", "size", "why", "path"), left=frozenset({"feed", "kind", "why", "path"}))
 
 

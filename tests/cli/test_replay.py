@@ -129,17 +129,17 @@ def test_the_table_says_time_feed_and_values(store: Path, capfd: pytest.CaptureF
     lines, said = run(capfd, store, "A", "TAGS", "--limit", 600)
     assert one_line(said) == "600 rows of 2 feeds"
     tagged = next(line for line in lines if "TAGS" in line)
-    assert tagged == f"{format_us(START_US)}  TAGS  feed=-7 position=0.5"
+    assert tagged == f"{format_us(START_US)}  TAGS  position=0.5 feed=-7"
     ticks = [line for line in lines if line.split()[1] == "A"]
     feeds = written()
     for line, record in zip(ticks, feeds["A"], strict=False):
         found = re.fullmatch(
-            r"(\S+)  A     side=([BS]) +good=(true|false) +trade_id=(\d+) +price=([\d.]+) +size=([\d.]+) +ev_us=(\S+)",
+            r"(\S+)  A     side=([BS]) +good=(true|false) +price=([\d.]+) +size=([\d.]+) +trade_id=(\d+) +ev_us=(\S+)",
             line,
         )
         assert found is not None, line
-        assert found[1] == format_us(int(record["proc_us"])) and int(found[4]) == record["trade_id"]
-        assert (float(found[5]), float(found[6])) == (record["price"], record["size"])
+        assert found[1] == format_us(int(record["proc_us"])) and int(found[6]) == record["trade_id"]
+        assert (float(found[4]), float(found[5])) == (record["price"], record["size"])
 
 
 @pytest.mark.parametrize("columns", [40, 80])

@@ -47,8 +47,8 @@ def a_ring(store: Path) -> Iterator[Platform]:
 def test_rings_are_listed_with_their_writers(tmp_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with a_ring(tmp_store) as dw:
         out, said = run(capfd, tmp_store)
-        assert [line.split()[:2] for line in out.splitlines()] == [["feed", "records"], ["RING", "1"]]
-        assert out.splitlines()[1].split()[-3:] == ["-", "-", str(tmp_store)] and said == ""
+        assert [line.split()[:2] for line in out.splitlines()] == [["feed", "store"], ["RING", str(tmp_store)]]
+        assert out.splitlines()[1].split()[-2:] == ["-", "-"] and said == ""
         with dw.create_writer("RING"):
             assert f"  pid {os.getpid()}  " in run(capfd, tmp_store, "list")[0]
             (entry,) = json.loads(run(capfd, tmp_store, "--json")[0])
