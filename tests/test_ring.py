@@ -727,6 +727,16 @@ def test_a_small_shared_memory_says_so_and_what_to_do(tmp_path: Path, monkeypatc
         subprocess.run(["umount", "--lazy", root], check=True)  # tracebacks may still hold a mapping
 
 
+@pytest.mark.parametrize("place", ["missing", "relative"])
+def test_another_place_must_be_there(dw: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """A typo makes no directory on a disk."""
+    named = str(tmp_path / "typo") if place == "missing" else "somewhere"
+    monkeypatch.setenv(ROOT_VARIABLE, named)
+    with Platform(dw.base_path) as other, pytest.raises(CorruptFileError, match=r"DEEPWATER_SHM"):
+        other.create_writer("R")
+    assert not os.path.exists(named)
+
+
 def test_no_space_is_said_without_root_too(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -101,6 +101,7 @@ def rings(dw: Platform, feed: str = "R") -> list[str]:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shared memory that no other run of the tests looks into."""
     path = tmp_path / "shm"
+    path.mkdir()
     monkeypatch.setenv(ROOT_VARIABLE, str(path))
     return path
 
@@ -1209,9 +1210,9 @@ def test_a_durable_feed_can_be_deleted_whatever_is_in_shared_memory(dw: Platform
         dw.create_writer("R").close()
         (shared(dw) / "D.wake").mkdir()
     elif trick == "link":
-        root.mkdir()
         (root / f"deepwater-{os.geteuid()}").symlink_to("/")
     else:
+        root.rmdir()
         root.write_text("")
     with dw.create_writer("D") as writer:
         writer.write_batch(rows(0, 3))
@@ -1223,6 +1224,7 @@ def test_a_durable_feed_can_be_deleted_whatever_is_in_shared_memory(dw: Platform
     assert list(dw) == ["R"]
     if trick == "the shared memory is a file":
         root.unlink()
+        root.mkdir()
     elif trick == "link":
         (root / f"deepwater-{os.geteuid()}").unlink()
     else:

@@ -700,6 +700,7 @@ for mode in ("auto", "wake", "spin"):
 def test_who_may_only_read_polls(monkeypatch: pytest.MonkeyPatch, kind: str, access: str) -> None:
     """Another user's reader: of a durable feed always, of a ring where its directory is opened to it."""
     base = Path(tempfile.mkdtemp(prefix="deepwater-test-"))  # tmp_path is closed to others
+    (base / "shm").mkdir()
     monkeypatch.setenv("DEEPWATER_SHM", str(base / "shm"))  # the user's directory is opened and closed here
     try:
         with Platform(base) as dw:
@@ -822,6 +823,7 @@ STEPS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
 def test_a_writer_that_opens_while_another_tidies_up_keeps_its_files(
     dw: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    (tmp_path / "shm").mkdir()
     monkeypatch.setenv("DEEPWATER_SHM", str(tmp_path / "shm"))
     where, name, is_it = STEPS[step]
     original, came = getattr(where, name), []
@@ -852,6 +854,7 @@ def test_a_writer_that_opens_while_another_tidies_up_keeps_its_files(
 def test_a_writer_whose_directory_is_tidied_away_while_it_opens_makes_it_again(
     dw: Platform, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    (tmp_path / "shm").mkdir()
     monkeypatch.setenv("DEEPWATER_SHM", str(tmp_path / "shm"))
     original = getattr(SharedPlace, step)
     with Platform(dw.base_path) as own:
