@@ -52,8 +52,6 @@ class RingWriter(FeedWriter):
         self._by_offset = order
         self._last = [0] * len(order)
         self._ring: WritableRing
-        self._slots: memoryview
-        self._capacity = 0
         self._words: memoryview
         self._publish: Callable[[int], None]
         self._claimed = self._check_at = 0
@@ -94,11 +92,7 @@ class RingWriter(FeedWriter):
             if stop > self._claimed:
                 self._claimed = stop
                 self._ring.segment.claim(stop)
-            at = count % self._capacity * self._size
-            if at + len(raw) <= len(self._slots):
-                self._slots[at : at + len(raw)] = raw
-            else:
-                self._ring.put(count, raw)
+            self._ring.put(count, raw)
             self._observe_few(raw, rows, self._base + count)
             self._words[fmt.HEARTBEAT] = now
             self._publish(stop)
@@ -289,7 +283,6 @@ class RingWriter(FeedWriter):
     def _enter(self, ring: WritableRing) -> None:
         """Make `ring` the one that is written."""
         self._ring, self._base, self._count = ring, ring.base, ring.state()[0]
-        self._slots, self._capacity = ring.slots, ring.capacity
         self._words, self._publish = ring.segment.words, ring.segment.publish
         self._limit = ring.capacity // 2
         claimed = max(self._count, self._words[fmt.CLAIM])  # a dead writer's claim stands
