@@ -28,6 +28,7 @@ LOOKS_IN_ROW = {"auto": 3, "wake": 0}
 """How often that is done before sleeping."""
 SHORTEST_SLEEP_S, LONGEST_SLEEP_S, GROWTH = 50e-6, 4e-3, 1.25
 NOBODY_WRITES_S = 0.02
+"""The longest sleep where there are no words to be woken by: nobody writes, or they are not ours to write."""
 PATIENCE_S = 0.01
 
 
