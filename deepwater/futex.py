@@ -75,8 +75,8 @@ class Futex:
         """The word."""
         return int(self._word.value)
 
-    def wait(self, value: int, seconds: float) -> None:
-        """Sleep until woken, or at most so long; not at all if the word is no longer `value`.
+    def wait(self, value: int, seconds: float) -> bool:
+        """Sleep until woken, or at most so long; not at all if the word is no longer `value`. Whether woken.
 
         One thread at a time. Returns on a signal too: Python then runs its handlers, Ctrl-C among them.
         """
@@ -85,7 +85,7 @@ class Futex:
             self._seconds = seconds
             self._span = (self._ctypes.c_long * 2)(whole, int((seconds - whole) * 1e9))
         self._any.value = value
-        self._syscall(self._number, self._address, _WAIT, self._any, self._span, None, 0)
+        return bool(self._syscall(self._number, self._address, _WAIT, self._any, self._span, None, 0) == 0)
 
     def wake(self) -> None:
         """Change the word and wake all who sleep on it."""

@@ -167,14 +167,17 @@ class Ring:
         records : numpy.ndarray
             Those from there on, read-only, of its own memory.
         """
-        at, size = (first - self.base) % self.capacity, self.size
-        rows = stop - first
-        if at + rows <= self.capacity:
-            data = bytes(self._bytes[at * size : (at + rows) * size])
+        base, capacity, size = self.base, self.capacity, self.size
+        at = (first - base) % capacity
+        rest = at + stop - first - capacity
+        if rest <= 0:
+            data = bytes(self._bytes[at * size : (capacity + rest) * size])
         else:
-            rest = at + rows - self.capacity
             data = b"".join((self._bytes[at * size :], self._bytes[: rest * size]))
-        valid = min(stop, max(first, self.oldest()))  # only now: what was overwritten meanwhile is known
+        oldest = self.oldest()  # only now is known what was overwritten meanwhile
+        if oldest <= first:
+            return first, np.frombuffer(data, dtype)
+        valid = min(stop, oldest)
         return valid, np.frombuffer(data, dtype, stop - valid, (valid - first) * size)
 
     def pieces(self, first: int, stop: int) -> list[tuple[int, Records]]:

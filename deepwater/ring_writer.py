@@ -48,6 +48,7 @@ class RingWriter(FeedWriter):
         super().__init__(directory, feed, lock, bell)
         self._place = place
         self._peek = peeks(tuple(sorted(feed.layout.clock_offsets)), feed.layout.record_size)
+        self._peek_one = self._peek[1]
         order = sorted(range(len(feed.layout.clocks)), key=feed.layout.clock_offsets.__getitem__)
         self._by_offset = order
         self._last = [0] * len(order)
@@ -75,7 +76,31 @@ class RingWriter(FeedWriter):
         """
         if create_index:
             self._refuse_snapshot(create_index, 1)
-        return self._append_few(self._packed(values), 1)
+        raw = self._packed(values)
+        with self._mutex:
+            if self._unsure:
+                self._check()
+            now = time.time_ns() // 1000
+            if self._staged or self._limit < 1 or now >= self._check_at:
+                return self._append_few(raw, 1)
+            self._unsure = True
+            count = self._count
+            if count >= self._claimed:
+                self._claimed = count + 1
+                self._ring.segment.claim(count + 1)
+            self._ring.put(count, raw)
+            last = self._last
+            for clock, value in zip(self._by_offset, self._peek_one(raw), strict=True):
+                if value < last[clock]:
+                    self._ring.step_back(clock, self._base + count)
+                last[clock] = value
+            self._words[fmt.HEARTBEAT] = now
+            self._publish(count + 1)
+            self._count = count + 1
+            self._unsure = False  # from here on a signal handler may write
+            if self._waiting[WAITING]:
+                self._bell.ring()
+            return self._base + count
 
     def _append_few(self, raw: bytes, rows: int) -> int:
         with self._mutex:
@@ -145,12 +170,6 @@ class RingWriter(FeedWriter):
             return
         stamps = self._peek[rows](raw)
         clocks = len(self._last)
-        if rows == 1:
-            for clock, value in zip(self._by_offset, stamps, strict=True):
-                if value < self._last[clock]:
-                    self._ring.step_back(clock, position)
-                self._last[clock] = value
-            return
         for column, clock in enumerate(self._by_offset):
             last = self._last[clock]
             for row, value in enumerate(stamps[column::clocks]):

@@ -162,8 +162,8 @@ class Sleeper:
         page.words[WAITING] = 1
         fenced = futex.barrier() and page.words[FENCED]
         if nothing_new() and not page.words[CLOSED]:
-            word.wait(value, min(seconds, FENCED_BOUND_S if fenced else BOUND_S))
-        self._slept_in_vain = nothing_new()
+            bound = FENCED_BOUND_S if fenced else BOUND_S
+            self._slept_in_vain = not word.wait(value, min(seconds, bound))
 
     def poke(self) -> None:
         """Wake the sleepers, for them to see that they are closed. Never fails."""

@@ -15,7 +15,9 @@ Every record is counted: a contender that loses one fails. Medians over rounds.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
+import importlib.util
 import json
 import mmap
 import multiprocessing
@@ -190,8 +192,58 @@ class Feed:
             dw.delete_feed("TAIL")
 
 
+class Iceoryx:
+    """iceoryx2's publish-subscribe with its Python binding, polled: ``pip install iceoryx2``."""
+
+    def __init__(self, directory: str, count: int) -> None:
+        self.name = directory.replace("/", "-")
+
+    def _service(self) -> Any:
+        import iceoryx2
+
+        iceoryx2.set_log_level_from_env_or(iceoryx2.LogLevel.Error)
+        self.node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
+        service = self.node.service_builder(iceoryx2.ServiceName.new(self.name)).publish_subscribe(IceoryxRecord)
+        return service.subscriber_max_buffer_size(1024).open_or_create()
+
+    def writer(self) -> Callable[[int], None]:
+        self.publisher = self._service().publisher_builder().create()
+        loan = self.publisher.loan_uninit
+
+        def send(k: int) -> None:
+            loan().write_payload(IceoryxRecord(k, now())).send()
+
+        return send
+
+    def reader(self) -> Callable[[], int]:
+        self.subscriber = self._service().subscriber_builder().buffer_size(1024).create()
+        take = self.subscriber.receive
+
+        def receive() -> int:
+            while (sample := take()) is None:
+                pass
+            return int(sample.payload().contents.stamp)
+
+        return receive
+
+    def close(self) -> None:
+        del self.publisher, self.node
+
+
+class IceoryxRecord(ctypes.Structure):
+    """The same 64 bytes."""
+
+    _fields_ = [(field["name"], ctypes.c_uint64) for field in FIELDS]
+
+    @staticmethod
+    def type_name() -> str:
+        """What iceoryx2 knows the type by."""
+        return "IceoryxRecord"
+
+
 CONTENDERS: dict[str, Callable[[str, int], Any]] = {
     "bare spin": Mapped,
+    **({"iceoryx2, spin": Iceoryx} if importlib.util.find_spec("iceoryx2") else {}),
     "ring, spin": lambda d, n: Feed(d, n, False, "spin"),
     "durable, spin": lambda d, n: Feed(d, n, True, "spin"),
     "ring, auto": lambda d, n: Feed(d, n, False, "auto"),

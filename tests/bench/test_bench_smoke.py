@@ -36,6 +36,12 @@ def test_tails_hand_over_every_record() -> None:
     assert "idle follower, wake" in shown
 
 
+def test_replays_come_in_order() -> None:
+    shown = run("replay.py", "--rounds", 1, "--records", 4000)
+    for name in ("runs of 1,000  playback.merge", "runs of     1  playback.merge", "heapq.merge", "sort in memory"):
+        assert name in shown
+
+
 @pytest.mark.slow
 def test_peer_passes_the_checks_of_the_harness(tmp_path: Path) -> None:
     if not HARNESS.is_dir():
