@@ -22,7 +22,7 @@ from deepwater.fields import Field, check_fields
 from deepwater.infer import Columns, arrow_columns, dtype_columns, frame_columns, record_fields
 from deepwater.jsontext import MAX_JSON_BYTES, json_object, load_json, require_keys
 from deepwater.settings import SETTING_NAMES, Settings
-from deepwater.wording import short
+from deepwater.wording import short, short_path
 
 _FEED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SPEC_KEYS = ("feed_name", "mode", "fields", "ts_col")
@@ -205,7 +205,7 @@ def _spec_object(source: object) -> tuple[object, str]:
         return load_json(source, "spec"), "spec"  # type: ignore[arg-type]  # a str or bytes here
     if not isinstance(source, (str, os.PathLike)):
         raise SchemaError(f"a spec is a dict, a FeedSpec or the path of a JSON file, not {short(source)}")
-    where = f"spec file {short(os.fspath(source))}"
+    where = f"spec file {short_path(source)}"
     try:
         # A pipe or a device would block or never end: look before reading.
         regular = stat.S_ISREG(os.stat(source).st_mode)

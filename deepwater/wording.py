@@ -6,6 +6,7 @@ It knows nothing of what it names.
 from __future__ import annotations
 
 import difflib
+import os
 import reprlib
 from collections.abc import Iterable
 from typing import Final
@@ -32,6 +33,16 @@ def short(value: object) -> str:
     """
     text = ascii(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def short_path(path: str | os.PathLike[str]) -> str:
+    """Return how `path` looks, in ASCII: of a long one its end, which tells files apart.
+
+    >>> short_path("/a" * 500 + "/spec.json")[:12], short_path("/a" * 500 + "/spec.json")[-14:]
+    ("'.../a/a/a/a", "a/a/spec.json'")
+    """
+    text = os.fspath(path)
+    return ascii(text if len(text) <= 250 else "..." + text[-240:])
 
 
 def shown(value: object) -> str:

@@ -48,21 +48,18 @@ def shared_data() -> Path:
 
 
 class DataTests:
-    """Marks the tests that ask for `shared_data`, and counts how many of them ran."""
+    """Marks the tests that ask for `shared_data`, and counts how many of them ran, in whichever process."""
 
     def __init__(self) -> None:
-        self.asked: set[str] = set()
         self.ran: set[str] = set()
         self.skipped: set[str] = set()
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
-        if item.get_closest_marker("data"):
-            self.asked.add(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.nodeid in self.asked and report.when != "teardown":
+        if "data" in report.keywords and report.when != "teardown":
             if report.skipped:
                 self.skipped.add(report.nodeid)
             elif report.when == "call":

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from cli_kit import ODD_SPEC, START_US, TICKS_SPEC, Kept, make_odd, make_ticks
 
 from deepwater import Platform
+
+
+@pytest.fixture(autouse=True, scope="session")
+def as_wide_as_need_be() -> Iterator[None]:
+    """Whoever runs the tests may have said how wide a terminal is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
