@@ -25,9 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deepwater import format as fmt
+from deepwater.checksums import make_sure
 from deepwater.chunk import Chunk, chunk_ids, chunk_name
+from deepwater.clocktable import ClockTable
 from deepwater.errors import ChunkGoneError, CorruptFileError, FeedNotFoundError
-from deepwater.feed_registry import Rows, read_rows
+from deepwater.feed_registry import read_rows
 from deepwater.files import Directory, more_descriptors
 from deepwater.held import Held
 from deepwater.layout import Layout
@@ -38,39 +40,6 @@ MAPPED = 64
 _MAX_US = 2**64 - 1
 T = TypeVar("T")
 _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
-class _ClockTable:
-    """One clock of the sealed chunks, as lists by chunk; a chunk without records can hold nothing."""
-
-    __slots__ = ("floor", "highs", "in_order", "lows", "reach", "unsorted")
-
-    def __init__(self, rows: Rows, clock: int) -> None:
-        held = rows["count"] > 0
-        lows = np.where(held, rows["min"][:, clock], np.uint64(_MAX_US))
-        highs = np.where(held, rows["max"][:, clock], np.uint64(0))
-        self.lows: list[int] = lows.tolist()
-        self.highs: list[int] = highs.tolist()
-        self.unsorted: list[bool] = (rows["unsorted"][:, clock] != 0).tolist()
-        self.reach: list[int] = np.maximum.accumulate(highs).tolist()
-        self.floor: list[int] = np.minimum.accumulate(lows[::-1])[::-1].tolist()
-        steps_back = bool((lows[held][1:] < highs[held][:-1]).any())
-        self.in_order = not steps_back and not any(self.unsorted)
-
-    def enter(self, index: int, bounds: fmt.ClockBounds, held: bool) -> None:
-        """Make `bounds` those of the last chunk, number `index`."""
-        for column in (self.lows, self.highs, self.unsorted, self.reach, self.floor):
-            del column[index:]
-        low, high = (bounds.low, bounds.high) if held else (_MAX_US, 0)
-        if held and (bounds.unsorted or (self.reach and low < self.reach[-1])):
-            self.in_order = False
-        self.lows.append(low)
-        self.highs.append(high)
-        self.unsorted.append(bounds.unsorted)
-        self.reach.append(max(high, self.reach[-1]) if self.reach else high)
-        at = bisect_right(self.floor, low)
-        self.floor[at:] = [low] * (index - at)  # one step: an interrupt leaves it done or not
-        self.floor.append(low)
 
 
 class Chain:
@@ -93,12 +62,12 @@ class Chain:
         self._bases: list[int] = self._rows["base"].tolist()
         self._counts: list[int] = self._rows["count"].tolist()
         self._first_id = int(self._rows["chunk_id"][0]) if len(self._rows) else 0
-        self._clocks: dict[int, _ClockTable] = {}
+        self._clocks: dict[int, ClockTable] = {}
         self._mapped: OrderedDict[int, Chunk] = OrderedDict()
         self.tail: Chunk | None = None
         self._tail_count = 0
         self.first = self._bases[0] if self._bases else 0
-        self.end = self.first
+        self.end = self._bases[-1] + self._counts[-1] if self._bases else 0
         self.refresh()
 
     def again(self) -> Chain:
@@ -143,6 +112,8 @@ class Chain:
         count, sealed = tail.state()
         while sealed:
             seal, following = tail.seal(), self._successor(tail.id, tail.base + count)
+            if following is None:
+                break
             self._append(tail.id - self._first_id, seal)
             self._keep(tail.id - self._first_id, tail)
             self.tail = tail = following
@@ -156,6 +127,8 @@ class Chain:
         if self._bases:
             last = len(self._bases) - 1
             self.tail = self._successor(self._first_id + last, self._bases[last] + self._counts[last])
+            if self.tail is None or self.tail.is_doubted:
+                self._cut_to_proven()
             return self.tail
         ids = chunk_ids(self.directory)
         if ids and ids[0] != 1:
@@ -166,13 +139,29 @@ class Chain:
             self.end = max(self.end, chunk.base)
         return chunk
 
-    def _successor(self, chunk_id: int, base: int) -> Chunk:
-        """The chunk after a sealed one: it must be there, active, and continue the positions."""
+    def _cut_to_proven(self) -> None:
+        """The machine went down, or this is a copy: end at the first sealed chunk that is not proven whole.
+
+        A chunk that is sure has only such before it: syncs go from the oldest chunk on.
+        """
+        for index in reversed(range(len(self._bases))):
+            chunk = self._open_chunk(self._first_id + index)
+            if chunk is None or not chunk.is_doubted:
+                break
+            if chunk.state() != (self._counts[index], True):
+                self._rows = self._rows[:index]
+                del self._bases[index:], self._counts[index:]
+                self.tail = chunk
+
+    def _successor(self, chunk_id: int, base: int) -> Chunk | None:
+        """The chunk after a sealed one: it must be there and continue the positions.
+
+        None if it is a spare: it was made part of the feed before the seal, so the machine went down in between.
+        """
         chunk = self._open_chunk(chunk_id + 1)
-        if chunk is None or chunk.base != base:
-            found = "a spare" if chunk is None else f"position {chunk.base}"
+        if chunk is not None and chunk.base != base:
             raise self._corrupt(
-                chunk_id + 1, f"begins at {found}, expected position {base}, the end of chunk {chunk_id}"
+                chunk_id + 1, f"begins at position {chunk.base}, expected position {base}, the end of chunk {chunk_id}"
             )
         return chunk
 
@@ -259,16 +248,19 @@ class Chain:
         """Open a chunk, giving back what this reader keeps mapped if the system has no more to give."""
         try:
             try:
-                return Chunk.open(self.directory, chunk_id, self.layout, self.ids)
+                chunk = Chunk.open(self.directory, chunk_id, self.layout, self.ids)
             except OSError as error:
                 if error.errno not in _STARVED:
                     raise
                 while self._mapped:
                     self._mapped.popitem()[1].close()
                 more_descriptors()
-                return Chunk.open(self.directory, chunk_id, self.layout, self.ids)
+                chunk = Chunk.open(self.directory, chunk_id, self.layout, self.ids)
         except FileNotFoundError:
             raise self._missing(chunk_id) from None
+        if chunk is not None:
+            make_sure(self.directory, chunk)
+        return chunk
 
     def _open(self, index: int) -> Chunk:
         chunk_id = self._first_id + index
@@ -327,10 +319,10 @@ class Chain:
 
     # --- clocks ----------------------------------------------------------------------------------
 
-    def _clock(self, clock: int) -> _ClockTable:
+    def _clock(self, clock: int) -> ClockTable:
         table = self._clocks.get(clock)
         if table is None:
-            table = _ClockTable(self._rows, clock)
+            table = ClockTable(self._rows, clock)
             for index, seal in enumerate(self._seals, len(self._rows)):
                 table.enter(index, seal.clocks[clock], seal.records > 0)
             self._clocks[clock] = table

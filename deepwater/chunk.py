@@ -17,7 +17,7 @@ from deepwater import format as fmt
 from deepwater.errors import CorruptFileError
 from deepwater.files import FULL, Directory, full
 from deepwater.layout import Layout
-from deepwater.locks import this_owner
+from deepwater.locks import this_boot, this_owner
 from deepwater.segment import Segment
 from deepwater.timestamps import now_us
 
@@ -77,10 +77,14 @@ class Chunk:
         `state()[0]` of them are published.
     """
 
-    __slots__ = ("__weakref__", "activated_us", "base", "capacity", "columns", "id", "records", "segment")
+    __slots__ = (
+        "__weakref__", "_bounds", "_proven", "activated_us", "base", "capacity", "columns", "id", "records", "segment",
+    )  # fmt: skip
 
     def __init__(self, segment: Segment, layout: Layout, base: int, activated_us: int) -> None:
         self.segment = segment
+        self._proven: int | None = None
+        self._bounds: dict[tuple[int, int], fmt.ClockBounds] = {}
         self.id = segment.identity.segment_id
         self.base, self.activated_us = base, activated_us
         self.records: npt.NDArray[Any] = segment.array(layout.dtype)
@@ -117,9 +121,40 @@ class Chunk:
         self.segment.close()
 
     def state(self) -> tuple[int, bool]:
-        """``(count, sealed)`` from one load of the commit word; count is clamped to the capacity."""
+        """``(count, sealed)`` from one load of the commit word; clamped to the capacity, and to what is proven."""
         word = self.segment.words[fmt.COMMIT]
-        return min(word & fmt.COUNT_MASK, self.capacity), word >= fmt.SEALED
+        count = min(word & fmt.COUNT_MASK, self.capacity)
+        if self._proven is None or self._proven >= count:
+            return count, word >= fmt.SEALED
+        return self._doubted(self._proven)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether what the commit word counts is there for certain.
+
+        It is if all of it was on the device, or if it was written since the machine started, into this very file:
+        then the page cache is what it was. Else `deepwater.checksums.proven` says how much of it is.
+        """
+        words = self.segment.words
+        if words[fmt.DURABLE] == words[fmt.COMMIT]:
+            return True
+        owner = self.owner()
+        return owner is not None and (owner.boot_id, owner.inode, owner.device) == (this_boot(), *self.segment.place)
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether `doubt` was called and no writer has made sure since."""
+        return self._proven is not None
+
+    def doubt(self, proven: int) -> None:
+        """Show no more than `proven` records, and believe nothing the header says of them, until a writer made sure."""
+        self._proven, self._bounds = proven, {}
+
+    def _doubted(self, proven: int) -> tuple[int, bool]:
+        if self.is_sure:  # a writer has been here meanwhile
+            self._proven = None
+            return self.state()
+        return proven, False
 
     def bounds(self, clock: int, count: int) -> fmt.ClockBounds:
         """Bounds of a clock over the first `count` > 0 records, loaded after that count.
@@ -128,6 +163,11 @@ class Chunk:
         """
         at = fmt.CLOCKS + fmt.CLOCK_WORDS * clock
         words = self.segment.words
+        if self._proven is not None:
+            key = clock, count
+            if key not in self._bounds:
+                self._bounds = {**self._bounds, key: exact_bounds(self.columns[clock][:count])}
+            return self._bounds[key]
         if words[at + fmt.UNSORTED]:
             return fmt.ClockBounds(True, words[at + fmt.MIN], words[at + fmt.MAX])
         column = self.columns[clock]
@@ -162,6 +202,13 @@ class Chunk:
     def heartbeat_us(self) -> int:
         """When the writer last wrote; 0 for never."""
         return self.segment.words[fmt.HEARTBEAT]
+
+
+def exact_bounds(column: npt.NDArray[Any]) -> fmt.ClockBounds:
+    """The bounds of a clock, from the records."""
+    if not len(column):
+        return fmt.ClockBounds(False, 0, 0)
+    return fmt.ClockBounds(bool((column[1:] < column[:-1]).any()), int(column.min()), int(column.max()))
 
 
 def _check(segment: Segment, chunk_id: int, layout: Layout) -> None:
@@ -242,10 +289,32 @@ class WritableChunk(Chunk):
         self.segment.publish(count | fmt.SEALED if sealed else count)
 
     def write_seal(self, count: int, clocks: tuple[fmt.ClockBounds, ...]) -> fmt.Seal:
-        """Write the seal for `count` records with the exact bounds; `publish` with SEALED comes after."""
+        """Write the seal for `count` records with the exact bounds; `publish` with SEALED comes after.
+
+        The live words come to say the same, so that a bit that flips in them later is seen.
+        """
         seal = fmt.Seal(count, self.base, now_us(), clocks)
         self.segment.write(self.segment.identity.seal_offset, fmt.pack_seal(seal))
+        for clock, bounds in enumerate(clocks):
+            if bounds.unsorted:
+                self.widen(clock, bounds.low, bounds.high)
+        self.segment.words[fmt.HEARTBEAT] = seal.sealed_us
         return seal
+
+    def take_back(self, count: int) -> None:
+        """Publish only the first `count` records, proven, of a chunk that is not sure; after an unclean shutdown.
+
+        What the header says of their clocks is set anew first, from the records. The owner comes last: until then the
+        chunk stays doubted, and a recovery that was killed is done again.
+        """
+        words = self.segment.words
+        for clock, column in enumerate(self.columns):
+            unsorted, low, high = exact_bounds(column[:count])
+            at = fmt.CLOCKS + fmt.CLOCK_WORDS * clock
+            words[at + fmt.MIN], words[at + fmt.MAX] = (low, high) if unsorted else (0, 0)
+            words[at + fmt.UNSORTED] = unsorted
+        words[fmt.DURABLE] = min(self.durable, count)
+        self.segment.publish(count)
 
     def widen(self, clock: int, low: int, high: int) -> None:
         """Say, before a commit, that a clock is not sorted and lies in ``low … high`` (inclusive)."""

@@ -2,7 +2,7 @@
 
 A feed is a published array of records. Each binary file of Deepwater is the same shape: **a header,
 then an array of one NumPy structured dtype, and one commit word stored after the records it
-covers**. Chunks, rings, mark indexes and both registries are five uses of it. This module is the
+covers**. Chunks, rings, mark indexes, checksums and both registries are six uses of it. This module is the
 specification, and the only one that knows an offset; ``segment`` maps what is described here and
 ``tests/format_reader.py`` reads it in sixty lines with nothing but ``struct`` and ``mmap``.
 More than 400 lines because the page and the code that keeps it must not drift apart.
@@ -21,6 +21,7 @@ Files
     data/<feed>/<feed>.reg            kind FREG  a row per sealed chunk    (cache of the chunk headers)
     data/<feed>/chunk_00000001.bin    kind CHNK  records
     data/<feed>/chunk_00000001.idx    kind MARK  marks; absent when the chunk has none
+    data/<feed>/chunk_00000001.crc    kind CSUM  a checksum for each block of records (`deepwater.checksums`)
     <shm>/<store>/<feed>-<id>         kind RING  records, overwritten from the oldest (`deepwater.ring`)
     <shm>/<store>/<feed>.wake         a page of words, none of these kinds (`deepwater.wake`)
 
@@ -50,10 +51,10 @@ offset size name                  meaning
 8      2    major                 readers MUST refuse another major
 10     2    minor                 readers MUST accept a higher minor
 12     4    byte_order            0x01020304; read as 0x04030201 on a big-endian mistake
-16     4    kind                  ``CHNK RING MARK FREG GREG``
+16     4    kind                  ``CHNK RING MARK CSUM FREG GREG``
 20     4    required_features     readers MUST refuse an unknown bit (none is defined in 1.0)
 24     4    optional_features     readers MAY ignore. bit 0: ``chunk_N.crc`` holds block checksums
-28     4    checksum_kind         of the blocks: 0 none, 1 CRC-32
+28     4    checksum_kind         of the blocks: 0 none, 1 CRC-32 (CHNK)
 32     16   store_id              UUID in ``store.json``
 48     16   feed_id               UUIDv5(store_id, feed name); zero in GREG
 64     16   incarnation           UUID of this life of the feed; zero in GREG
@@ -105,7 +106,10 @@ Live words (offset 4096)
 4288   128  owner                 pid 8, start 8 (clock ticks after boot), boot_id 16, inode 8,
                                   device 8, since_us 8, host 64, state 4 (1 held, 0 released),
                                   CRC 4 of the 124 bytes before
-4416   8    heartbeat             µs; the writer's last write
+4416   8    heartbeat             µs; the writer's last write; of a sealed chunk when it was sealed
+4480   24   tail slot A           count 8, crc of the records from the last whole block below count 4, zero 4,
+                                  CRC 4 of the 16 bytes before, zero 4
+4544   24   tail slot B           the same; written in turn, so that one is always whole
 4608   64n  clock n               unsorted 8, min 8, max 8, zero 40; n < clock_count
 ====== ==== ===================== ==========================================================
 
@@ -151,8 +155,20 @@ Invariants
    SEALED bit says that readers go on in the ring with the next id, or, if there is none, that the feed was deleted.
    The incarnation is 8 bytes of the feed's and 8 of its own, another after a reboot.
 
+11. *Durable never runs ahead.* ``durable`` is stored after a sync of the records it counts, of all before them and
+   of their marks has returned. After a reboot, or in a copy (another boot id, device or inode than the owner's
+   lines say), a chunk whose durable word is not its commit word holds what is *proven*: the durable records, then
+   whole blocks whose checksums hold, then a tail slot whose checksum holds. A feed ends at the first chunk that is
+   not proven whole; recovery cuts it there, and only then may a SEALED bit go.
+12. *Checksums lag.* They are written after the records are published, block by block, by the writer's process; a
+   sealed chunk's are complete once its CSUM file says SEALED.
+
 Rows
 ----
+CSUM (16 bytes)::
+
+    computed_us u64 | crc u32 of one block of ``block_records`` records (of the last: what there is) | its inverse u32
+
 MARK (128 bytes)::
 
     position u64 | timestamp_us u64 | count u64 | from_us u64 | to_us u64 | kind char[8] |
@@ -189,6 +205,8 @@ Rejected
 * *first/last time in the header as bounds*: wrong as soon as one stamp steps back, and stale between
   record and header. Bounds come from the data or are a superset.
 * *Checksums inside blocks of records*: the file would no longer be one array. They go beside it.
+* *Checksums before the commit*: a third of the speed of large batches (0.46 ns a byte against 0.25), for what only a
+  reboot or a bad disk asks for. They follow within a second, and in the writer's own time if they fall behind.
 * *Sparse files*: on a full disk a store into a hole is SIGBUS. Files are allocated before use.
 * *Big header JSON with mutable state*: needs a lock to read. JSON here is written once.
 * *An end marker or a trailing footer*: nothing to read in a live file; needs a shrink or a rewrite.
@@ -208,10 +226,13 @@ MAGIC = b"\x89DWSEG\r\n"
 MAJOR, MINOR = 1, 0
 BYTE_ORDER = 0x01020304
 KNOWN_REQUIRED_FEATURES = 0
-CHUNK, RING, MARK, FEED_REGISTRY, GLOBAL_REGISTRY = b"CHNK", b"RING", b"MARK", b"FREG", b"GREG"
-KINDS = (CHUNK, RING, MARK, FEED_REGISTRY, GLOBAL_REGISTRY)
+CHUNK, RING, MARK, CHECKSUMS, FEED_REGISTRY, GLOBAL_REGISTRY = b"CHNK", b"RING", b"MARK", b"CSUM", b"FREG", b"GREG"
+KINDS = (CHUNK, RING, MARK, CHECKSUMS, FEED_REGISTRY, GLOBAL_REGISTRY)
 GROWING = (MARK, FEED_REGISTRY, GLOBAL_REGISTRY)
-CACHES = (FEED_REGISTRY, GLOBAL_REGISTRY)
+CACHES = (CHECKSUMS, FEED_REGISTRY, GLOBAL_REGISTRY)
+"""Kinds that are not synced when they are made: to lose one costs no record that was promised."""
+HAS_CHECKSUMS, CRC32 = 1 << 0, 1
+"""An optional feature of chunks, and their kind of checksum."""
 
 PAGE = 16384
 """Alignment in bytes of ``data_offset`` and of file sizes."""
@@ -227,6 +248,7 @@ COMMIT = 4096 // 8
 DURABLE = 4160 // 8
 CLAIM = 4224 // 8
 HEARTBEAT = 4416 // 8
+TAIL_OFFSETS = (4480, 4544)
 CLOCKS = 4608 // 8
 CLOCK_WORDS = 8
 UNSORTED, MIN, MAX = 0, 1, 2
@@ -246,6 +268,8 @@ _CLOCK_ENTRY = struct.Struct("<IIII")
 _SEAL = struct.Struct("<QQQ")
 _TRIPLE = struct.Struct("<QQQ")
 _CRC = struct.Struct("<I")
+_TAIL = struct.Struct("<QI4x")
+TAIL_SIZE = 24
 _MICROSECONDS = 6
 HEADER_READ = PAGE
 """Bytes to read at first: the smallest header there is."""
@@ -372,6 +396,7 @@ def plan(kind: bytes, ids: Ids, segment_id: int, static: Static, record_size: in
         file_size=file_size, live_size=live, static_offset=static_offset, static_size=len(packed),
         seal_offset=seal_offset, clock_count=clocks, static_crc=crc32(packed),
         layout_hash=static.layout_hash, struct_size=len(static.struct_format), layout_size=len(static.layout),
+        optional_features=HAS_CHECKSUMS * (kind == CHUNK), checksum_kind=CRC32 * (kind == CHUNK),
     )  # fmt: skip
 
 
@@ -494,6 +519,18 @@ def parse_owner(data: bytes | memoryview, offset: int = _OWNER_OFFSET) -> Owner 
     if pid == 0 or _CRC.unpack_from(body, _OWNER.size)[0] != crc32(body[: _OWNER.size]):
         return None
     return Owner(pid, start, boot, inode, device, since, host.rstrip(b"\0").decode("utf-8", "replace"), state == 1)
+
+
+def pack_tail(count: int, crc: int) -> bytes:
+    """The bytes of a tail slot: the checksum of the records from the last whole block below `count` to it."""
+    body = _TAIL.pack(count, crc)
+    return body + _CRC.pack(crc32(body)) + bytes(4)
+
+
+def parse_tail(data: bytes) -> tuple[int, int] | None:
+    """``(count, crc)`` from a tail slot; None when it was not written, or not all of it."""
+    count, crc = _TAIL.unpack_from(data)
+    return None if not count or _CRC.unpack_from(data, _TAIL.size)[0] != crc32(data[: _TAIL.size]) else (count, crc)
 
 
 def pack_seal(seal: Seal) -> bytes:

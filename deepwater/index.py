@@ -146,6 +146,22 @@ class MarkIndex:
             keep -= 1
         self.truncate(keep)
 
+    def drop_damaged(self) -> None:
+        """Take back everything from the first mark whose checksum is wrong: it was not on the device."""
+        segment = self._open(create=False)
+        if segment is not None:
+            wrong = _wrong_mark(segment.array(MARK_LAYOUT.dtype)[: segment.count()])
+            if wrong is not None:
+                self.truncate(wrong)
+
+    def has(self, position: int, kind: bytes) -> bool:
+        """Whether there is a mark of that kind at a position."""
+        segment = self._open(create=False)
+        if segment is None:
+            return False
+        rows = segment.array(MARK_LAYOUT.dtype)[: segment.count()]
+        return bool(((rows["position"] == position) & (rows["kind"] == kind)).any())
+
     def flush(self) -> None:
         """Bring the marks to the device."""
         segment = self._open(create=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import socket
 import time
@@ -106,6 +107,12 @@ def boot_id() -> bytes:
     ):
         return bytes.fromhex(file.read().strip().replace("-", ""))
     return bytes(16)
+
+
+@functools.lru_cache(maxsize=1)
+def this_boot() -> bytes:
+    """The `boot_id` that this process lives in."""
+    return boot_id()
 
 
 def start_ticks(pid: int) -> int:

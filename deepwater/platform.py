@@ -140,7 +140,6 @@ class Platform:
         if self._closed:
             raise ClosedError(f"this Platform({self.base_path!r}) is closed: make another")
         wanted = FeedSpec.from_json(spec)
-        _refuse_what_is_not_there_yet(wanted)
         layout = Layout.compile(wanted)
         if self._open_store is None:
             self._open_store = Store.make(self.base_path)
@@ -377,9 +376,3 @@ def _spec_of(name: str, data: Any, ts_col: str | None, settings: dict[str, Any])
     return FeedSpec.from_arrow(name, data, ts_col, **settings)
 
 
-def _refuse_what_is_not_there_yet(spec: FeedSpec) -> None:
-    if spec.settings.durability != "os":
-        raise SchemaError(
-            f"feed {spec.feed_name!r}: durability {spec.settings.durability!r} is not available in this version: "
-            f"use 'os' and call flush() where records must survive a power cut", field="durability",
-        )  # fmt: skip

@@ -4,6 +4,13 @@ The end is the first chunk that is not sealed. Whatever lies behind it was never
 chunks of a write that did not get to its one store. They are removed, the last first; marks of records
 that were not published are taken back; the registry is completed from the seals. Nothing of this
 moves a published record, and doing it twice changes nothing.
+
+After an unclean shutdown of the machine, and in a copy of a live store, the page cache is not what it was: a
+chunk that is not known to be on the device, and was not written since this boot into this very file, counts only as
+far as it is proven (`deepwater.checksums`). The feed ends at the first that is not proven whole. That chunk is cut
+there, what was lost is counted in a mark (kind ``dropped``) and said in a warning, and what lies behind is removed.
+Steps, each of which may be the last before a kill: the mark; later chunks, from the last; the words of the clocks; the
+commit word; the owner.
 """
 
 from __future__ import annotations
@@ -12,18 +19,22 @@ import contextlib
 import os
 import re
 import time
+import warnings
 from typing import Any
 
 import numpy as np
 
+from deepwater import format as fmt
+from deepwater.checksums import ChunkSums, make_sure, sums_name
 from deepwater.chunk import Chunk, WritableChunk, chunk_ids, chunk_name
-from deepwater.errors import CorruptFileError
+from deepwater.errors import CorruptFileError, StorageFullError
 from deepwater.feed_files import Feed
 from deepwater.feed_registry import Rows, make_row, read_rows
 from deepwater.files import TEMPORARY, Directory
-from deepwater.index import MarkIndex, index_name
+from deepwater.index import DROPPED, MarkIndex, index_name, pack_mark
+from deepwater.timestamps import now_us
 
-_INDEX = re.compile(r"chunk_(\d{8,19})\.idx")
+_INDEX = re.compile(r"chunk_(\d{8,19})\.(?:idx|crc)")
 
 
 def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | None]:
@@ -42,21 +53,106 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
         A chunk is missing or damaged: nothing is removed or written then.
     """
     _remove_temporaries(directory, feed.name)
-    rows = read_rows(directory, feed.name, feed.layout, feed.ids)
+    rows = _proven_rows(directory, feed, read_rows(directory, feed.name, feed.layout, feed.ids))
     ids = chunk_ids(directory)
     rows, active = _walk(directory, feed, rows, ids)
+    if active is None and len(rows):
+        return rows, _activate_spare(directory, feed, rows)
+    if active is not None and active.is_doubted:
+        _note_dropped(directory, feed, active, ids)
     _remove_beyond(directory, active.id if active is not None else 0, ids)
     if active is None:
         return rows, None
-    chunk_id = active.id
+    chunk_id, proven = active.id, active.state()[0] if active.is_doubted else None
     active.close()
     chunk = WritableChunk.open(directory, chunk_id, feed.layout, feed.ids, writable=True)
     assert isinstance(chunk, WritableChunk)
     _refuse_links(chunk)
+    if proven is not None:
+        _cut(directory, chunk, proven)
     marks = MarkIndex(directory, chunk_id, feed.ids)
     marks.drop_beyond(chunk.base + chunk.state()[0])
     marks.close()
     return rows, chunk
+
+
+def _proven_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
+    """The rows without those of chunks, at the end, that are not known to be on the device: they are looked at."""
+    keep = len(rows)
+    while keep:
+        try:
+            chunk = Chunk.open(directory, int(rows["chunk_id"][keep - 1]), feed.layout, feed.ids)
+        except FileNotFoundError:
+            break  # `_walk` says what is missing
+        sure = chunk is None or chunk.is_sure
+        if chunk is not None:
+            chunk.close()
+        if sure:
+            break
+        keep -= 1
+    return rows[:keep]
+
+
+def _activate_spare(directory: Directory, feed: Feed, rows: Rows) -> WritableChunk:
+    """The chunk after the last sealed one: it was part of the feed, and the machine went down before it was synced."""
+    chunk_id, base = int(rows["chunk_id"][-1]) + 1, int(rows["base"][-1] + rows["count"][-1])
+    _remove_beyond(directory, chunk_id, chunk_ids(directory))
+    directory.remove(index_name(chunk_id))
+    return WritableChunk.activate(directory, chunk_id, feed.layout, feed.ids, base)
+
+
+def _note_dropped(directory: Directory, feed: Feed, active: Chunk, ids: list[int]) -> None:
+    """Say how many published records are lost: what the chunk and those after it say they held, less what is proven."""
+    proven = active.state()[0]
+    dropped = min(active.segment.words[fmt.COMMIT] & fmt.COUNT_MASK, active.capacity) - proven
+    if active.segment.words[fmt.COMMIT] >= fmt.SEALED:
+        dropped += _counted_beyond(directory, feed, active.id, ids)
+    position = active.base + proven
+    marks = MarkIndex(directory, active.id, feed.ids)
+    try:
+        marks.drop_damaged()
+        if dropped and not marks.has(position, DROPPED):
+            reason = "the machine went down before they were on the device"
+            marks.drop_beyond(position)
+            marks.append(pack_mark(position, now_us(), dropped, DROPPED, reason=reason))
+            text = (
+                f"feed {feed.name!r}: the machine went down, or this is a copy of a live store: {dropped:,} records "
+                f"from position {position} on are not there and are dropped (durability 'interval' or 'always', or "
+                f"flush(), bounds what can be lost)"
+            )
+            warnings.warn(text, UserWarning, stacklevel=6)
+    finally:
+        marks.close()
+
+
+def _counted_beyond(directory: Directory, feed: Feed, chunk_id: int, ids: list[int]) -> int:
+    """What the chunks after a sealed one say they hold, as far as the chain of seals goes."""
+    total = 0
+    for following in (k for k in ids if k > chunk_id):
+        try:
+            chunk = Chunk.open(directory, following, feed.layout, feed.ids)
+        except (FileNotFoundError, CorruptFileError):
+            break
+        if chunk is None:
+            break
+        count, sealed = chunk.state()
+        chunk.close()
+        total += count
+        if not sealed:
+            break
+    return total
+
+
+def _cut(directory: Directory, chunk: WritableChunk, proven: int) -> None:
+    """Make the proven records all that the chunk holds."""
+    chunk.take_back(proven)
+    sums = ChunkSums(directory, chunk.segment)
+    try:
+        sums.cut(proven)
+    except StorageFullError:
+        directory.remove(sums_name(chunk.id))
+    finally:
+        sums.close()
 
 
 def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int]) -> tuple[Rows, Chunk | None]:
@@ -70,7 +166,8 @@ def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int]) -> tuple
     while True:
         chunk = _open(directory, feed, chunk_id, base, alone=base is None and ids == [chunk_id])
         if chunk is None:
-            return rows, None
+            return np.concatenate([rows, *more]) if more else rows, None
+        make_sure(directory, chunk)
         count, sealed = chunk.state()
         if not sealed:
             return np.concatenate([rows, *more]) if more else rows, chunk
@@ -86,8 +183,8 @@ def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None, alo
     except FileNotFoundError:
         reason = f"chunk {chunk_id} is missing: chunk {chunk_id - 1} is sealed, so there was one"
         raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason) from None
-    if chunk is None and alone:
-        return None  # the feed's only chunk was prepared and never became part of it
+    if chunk is None and (alone or base is not None):
+        return None  # prepared, and not part of the feed, or not known to be
     if chunk is None or (base is not None and chunk.base != base):
         found = "has no whole activation block" if chunk is None else f"begins at position {chunk.base}"
         reason = f"{found}, expected position {base or 0}, the end of the chunk before"
@@ -101,6 +198,7 @@ def _remove_beyond(directory: Directory, last: int, ids: list[int]) -> None:
     indexes = [int(match[1]) for name in names if (match := _INDEX.fullmatch(name))]
     for chunk_id in sorted({i for i in (*ids, *indexes) if i > last}, reverse=True):
         directory.remove(index_name(chunk_id))
+        directory.remove(sums_name(chunk_id))
         directory.remove(chunk_name(chunk_id))
 
 

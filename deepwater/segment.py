@@ -57,18 +57,21 @@ class Segment:
         Of a writable segment, for `pwrite` and syncs; -1 for readers, which need none.
     words : memoryview
         The file as 8-byte words, see the indexes in `deepwater.format`.
+    place : (int, int)
+        The file's inode and device, when it was opened by name.
 
     Notes
     -----
     Any number of processes may map a file for reading; one writes, under the feed's lock.
     """
 
-    __slots__ = ("__weakref__", "_map", "fd", "identity", "path", "size", "static", "words")
+    __slots__ = ("__weakref__", "_map", "fd", "identity", "path", "place", "size", "static", "words")
 
     def __init__(
         self, fd: int, size: int, path: str, identity: fmt.Identity, static: fmt.Static, writable: bool
     ) -> None:
         self.identity, self.static, self.path, self.size, self.fd = identity, static, path, size, -1
+        self.place = (0, 0)
         prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         kwargs: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}  # else a descriptor each
         self._map: mmap.mmap | None = mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=prot, **kwargs)
@@ -120,6 +123,7 @@ class Segment:
             identity, static = read_header(fd, info.st_size, path)
             _expect(identity, kind, ids, path)
             segment = cls(fd, info.st_size, path, identity, static, writable)
+            segment.place = info.st_ino, info.st_dev
             if writable:
                 segment.fd, fd = fd, -1
             return segment
@@ -321,6 +325,13 @@ def read_published(
     FileNotFoundError, CorruptFileError
         As `Segment.open`.
     """
+    return read_committed(directory, name, kind, ids, dtype)[0]
+
+
+def read_committed(
+    directory: Directory, name: str, kind: bytes, ids: fmt.Ids, dtype: np.dtype[Any]
+) -> tuple[npt.NDArray[Any], int]:
+    """As `read_published`, and the commit word."""
     path = directory.name_of(name)
     fd, info = directory.open(name)
     try:
@@ -332,7 +343,7 @@ def read_published(
         word = int.from_bytes(os.pread(fd, 8, 8 * fmt.COMMIT), "little")
         count = min(word & fmt.COUNT_MASK, (info.st_size - identity.data_offset) // identity.record_size)
         data = os.pread(fd, count * identity.record_size, identity.data_offset)
-        return np.frombuffer(bytearray(data[: len(data) - len(data) % dtype.itemsize]), dtype)
+        return np.frombuffer(bytearray(data[: len(data) - len(data) % dtype.itemsize]), dtype), word
     finally:
         os.close(fd)
 

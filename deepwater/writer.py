@@ -34,8 +34,8 @@ from deepwater.feed_files import Feed, read_settings, write_settings
 from deepwater.feed_registry import FeedRegistry, make_row
 from deepwater.feed_writer import _NOT_PLAIN, FeedWriter, check_size, never_pack
 from deepwater.files import Directory
-from deepwater.flush import flush_chunk, flush_sealed
 from deepwater.index import GAP, SNAPSHOT, UNKNOWN, MarkIndex, index_name, pack_mark
+from deepwater.keeper import MOST_BEHIND, Keeper, SyncFailedError
 from deepwater.locks import Lock
 from deepwater.recover import recover
 from deepwater.spare import Spare
@@ -59,6 +59,9 @@ class Writer(FeedWriter):
         self._clock_args = [names.index(name) for name in feed.layout.clocks]
         self._registry = FeedRegistry(directory, feed.name, feed.layout, feed.ids)
         self._spare: Spare | None = None
+        self._is_refused = False
+        self._always = feed.settings.durability == "always"
+        self._keeper = Keeper(directory, feed, self._sync_failed)
         self._chunk: WritableChunk
         self._marks: MarkIndex
         self._stats: ClockStats
@@ -69,6 +72,7 @@ class Writer(FeedWriter):
         self._offset, self._prepare_at, self._rotate_at = 0, 0, 0
         self._entered = -math.inf
         self._begin()
+        self._keeper.start(self._chunk.id)
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -132,6 +136,8 @@ class Writer(FeedWriter):
             self._unsure = False  # from here on a signal handler may write
             if self._waiting[WAITING]:
                 self._bell.ring()
+            if self._always:
+                self._bring_to_device()
             return position
 
     def _put_checked(self, at: int, values: tuple[Any, ...]) -> list[Any]:
@@ -169,7 +175,15 @@ class Writer(FeedWriter):
             self._unsure = False
             if self._waiting[WAITING]:
                 self._bell.ring()
+            if self._always:
+                self._bring_to_device()
             return position
+
+    def _append_held(self, records: npt.NDArray[Any], mark_count: int, snapshot: bool) -> int:
+        position = super()._append_held(records, mark_count, snapshot)
+        if self._always:
+            self._bring_to_device()
+        return position
 
     def mark_gap(self, lost: int | None = None, from_us: Any = None, to_us: Any = None, reason: str = "") -> int:
         """Say that something was missed before the next record.
@@ -197,6 +211,8 @@ class Writer(FeedWriter):
             position = self._base + self._count
             mark = pack_mark(position, end or now_us(), count, GAP, begin, end, reason)
             self._guarded(lambda: self._marks.append(mark))
+            if self._always:
+                self._bring_to_device()
             return position
 
     def resize_chunk_size(self, chunk_size_bytes: int) -> None:
@@ -229,29 +245,47 @@ class Writer(FeedWriter):
         """
         with self._mutex:
             self._check()
-            count = self._count
+            position = self._base + self._count
             self._unsure = True  # a write in the middle of it (a signal handler's) is refused
-            try:
-                flush_sealed(self._directory, self._chunk.id, self._feed.ids)
-                self._marks.flush()
-                flush_chunk(self._chunk.segment, count)
-                self._directory.sync()
-                self._unsure = False
-            except OSError as error:
+            self._bring_to_device()
+            self._unsure = False
+            return position
+
+    def _bring_to_device(self) -> None:
+        try:
+            self._keeper.flush()
+        except SyncFailedError as failed:
+            self._sync_failed(failed.error)
+            assert self._problem is not None
+            raise self._problem from failed.error
+
+    def _sync_failed(self, error: OSError) -> None:
+        """Accept nothing more: the device refused a sync. From any thread."""
+        with self._mutex:
+            self._is_refused = True
+            if self._problem is None:
                 self._problem = DurabilityError(
                     f"feed {self.feed!r}: the device refused a sync ({error}); this writer is read-only now: "
                     f"close it, check the device, open a new one", errno=error.errno, feed=self.feed,
                 )  # fmt: skip
-                self._limit, self._unsure = -1, True
-                raise self._problem from error
-            return self._base + count
+            self._limit, self._unsure = -1, True
 
     def _let_go(self) -> None:
         self._drop_spare()
-        self._chunk.disown()
-        self._chunk.close()
-        self._marks.close()
-        self._registry.close()
+        try:
+            if not self._is_refused:
+                self._keeper.flush()
+        except SyncFailedError as failed:
+            raise DurabilityError(
+                f"feed {self.feed!r}: closed, but the device refused the last sync ({failed.error}): what was written "
+                f"since the last flush may not survive a power cut", errno=failed.error.errno, feed=self.feed,
+            ) from failed.error  # fmt: skip
+        finally:
+            self._keeper.close()
+            self._chunk.disown()
+            self._chunk.close()
+            self._marks.close()
+            self._registry.close()
 
     # --- the steps of a write --------------------------------------------------------------------
 
@@ -321,7 +355,8 @@ class Writer(FeedWriter):
                 self._mark_snapshot(marks, records, position, mark_count)
             seal = old.write_seal(old.capacity, self._stats.exact(old.capacity))
             for (chunk, start, stop), sealed in zip(reversed(pieces), reversed(seals), strict=True):
-                chunk.segment.words[fmt.HEARTBEAT] = now_us()
+                if sealed is None:
+                    chunk.segment.words[fmt.HEARTBEAT] = now_us()
                 chunk.publish(stop - start, sealed=sealed is not None)
             old.publish(old.capacity, sealed=True)  # the one store that shows all of it
         except BaseException:
@@ -380,6 +415,8 @@ class Writer(FeedWriter):
         """Note a chunk that has just been sealed, and let go of it."""
         self._registry.add(make_row(self.layout, chunk.id, chunk.capacity, chunk.segment.identity.created_us, seal))
         chunk.close()
+        if chunk.id > self._keeper.at + MOST_BEHIND:
+            self._keeper.catch_up()
 
     def _enter(self, chunk: WritableChunk, count: int, stats: ClockStats | None) -> None:
         """Make `chunk` the one that is appended to."""

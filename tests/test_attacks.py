@@ -28,9 +28,10 @@ import pytest
 import model
 from deepwater import CorruptFileError, DeepwaterError, Platform, RecordError, clockstats, files, search, spare
 from deepwater import chain as chain_module
-from deepwater import flush as flush_module
+from deepwater import checksums as checksums_module
 from deepwater import format as fmt
 from deepwater import index as index_module
+from deepwater import keeper as keeper_module
 from deepwater import writer as writer_module
 from deepwater.chain import Chain
 from deepwater.chunk import Chunk, WritableChunk, create_chunk
@@ -346,7 +347,7 @@ class Device:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._held: dict[int, bytes] = {}
         self._sync = files.sync
-        for module in (files, flush_module, index_module):
+        for module in (files, keeper_module, index_module, checksums_module):
             monkeypatch.setattr(module, "sync", self._keep)
 
     def _keep(self, fd: int) -> None:
@@ -356,7 +357,7 @@ class Device:
     def after_power_cut(self, store: Path, to: Path) -> Platform:
         """The store as it comes back, as a copy."""
         shutil.copytree(store, to)
-        for source in [path for path in store.rglob("*") if path.suffix in (".bin", ".idx", ".reg")]:
+        for source in [path for path in store.rglob("*") if path.suffix in (".bin", ".idx", ".crc", ".reg")]:
             copy = to / source.relative_to(store)
             data = self._held.get(source.stat().st_ino)
             if source.suffix == ".reg" or source.name == "registry.bin":

@@ -694,7 +694,7 @@ def test_row_10_a_file_system_that_is_full(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small file system")
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m,mode=0700", "dw-test", str(mount)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=5m,mode=0700", "dw-test", str(mount)], capture_output=True, check=False
     ).returncode:
         pytest.skip("may not mount a file system here")
     try:
@@ -805,6 +805,7 @@ def test_row_12_a_program_started_by_the_writer_does_not_keep_the_lock(dw: Platf
 def test_row_12_a_feed_with_a_writer_is_not_deleted(dw: Platform) -> None:
     with dw.create_writer("F") as writer:
         writer.write_batch(model.checked_records(0, 5, 1))
+        writer.flush()  # nothing is left to do for the thread that computes checksums
         before = model.tree(Path(dw.base_path))
         with pytest.raises(FeedLockedError), Platform(dw.base_path) as other:
             other.delete_feed("F")

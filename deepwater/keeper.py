@@ -1,0 +1,287 @@
+"""What is done about records after they were published: checksums, and bringing them to the device.
+
+Each writer of a durable feed has a `Keeper`. It follows the feed's files as a reader would, from the oldest chunk
+that is not yet whole on the device, through handles of its own, so it shares nothing with the writer but the
+files. One thread a process, *deepwater-keeper*, does the work of all its keepers:
+
+* checksums of what was published since (`deepwater.checksums`), several times a second;
+* with durability ``"interval"``, a sync every `durability_ms`;
+* of each sealed chunk a sync, some seconds after it was sealed, when the kernel has written most of it.
+
+`flush`, and the writer with durability ``"always"``, do the same in their own thread. A writer that is more than
+`MOST_BEHIND` chunks ahead of the checksums computes them itself, so their lag is bounded.
+
+Order of a sync, oldest chunk first: marks, checksums, records; then the directory; only then is ``durable`` stored,
+and synced too. A sync that failed is final: what the device holds is unknown (a later sync may report success for
+pages that the kernel has dropped), so nothing is called durable any more and the writer is told.
+
+Rejected: a thread a writer (a recorder has hundreds of feeds), work on the writer's thread (an fsync of a chunk takes
+tens of milliseconds), a process of its own (somebody would have to start it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from deepwater import format as fmt
+from deepwater.checksums import ChunkSums, sums_name
+from deepwater.chunk import chunk_name
+from deepwater.errors import CorruptFileError, StorageFullError
+from deepwater.feed_files import Feed
+from deepwater.files import Directory, sync
+from deepwater.index import index_name
+from deepwater.segment import Segment
+
+LOOK_S = 0.25
+"""How often a feed is looked at."""
+SETTLE_S = 5.0
+"""How long after it was sealed a chunk is synced, unless somebody asks for more."""
+MOST_BEHIND = 2
+"""Chunks that the checksums may be behind the writer."""
+
+
+class SyncFailedError(Exception):
+    """The device refused a sync: `error` is what it said."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Keeper:
+    """Keeps one feed that is being written. Any thread.
+
+    Parameters
+    ----------
+    on_failure : callable
+        Called once, from any thread and without this keeper's locks, with the OSError of a sync that failed.
+    """
+
+    def __init__(self, directory: Directory, feed: Feed, on_failure: Callable[[OSError], None]) -> None:
+        self._directory = Directory(".", parent=directory, path=directory.path)
+        self._feed, self._on_failure = feed, weakref.WeakMethod(on_failure)
+        settings = feed.settings
+        self._every = (settings.durability_ms or 0) / 1000 if settings.durability == "interval" else 0.0
+        self._sums_lock, self._sync_lock = threading.Lock(), threading.Lock()
+        self._segment: Segment | None = None
+        self._sums: ChunkSums | None = None
+        self._at = 0
+        self._sealed: list[tuple[int, float]] = []  # (chunk id, when it was seen sealed), not on the device yet
+        self._sync_due = self._look_due = 0.0
+        self._failure: OSError | None = None
+        self._is_closed = False
+
+    def start(self, active: int) -> None:
+        """Begin at the oldest chunk before `active` that is not whole on the device."""
+        first = active
+        while first > 1 and not self._is_durable(first - 1):
+            first -= 1
+        self._at = first
+        _clerk.add(self)
+
+    def _is_durable(self, chunk_id: int) -> bool:
+        try:
+            segment = Segment.open(self._directory, chunk_name(chunk_id), fmt.CHUNK, self._feed.ids)
+        except (FileNotFoundError, CorruptFileError):
+            return True  # retained away, or not to be made any better
+        durable = segment.words[fmt.DURABLE] == segment.words[fmt.COMMIT]
+        segment.close()
+        return durable
+
+    @property
+    def at(self) -> int:
+        """The chunk that the checksums have come to."""
+        return self._at
+
+    # --- checksums -------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Compute the checksums of all that is published.
+
+        Errors of files are left for the next time: to have no checksum yet is no failure.
+        """
+        with self._sums_lock, contextlib.suppress(OSError, StorageFullError, CorruptFileError):
+            while not self._is_closed and self._cover():
+                self._at += 1
+
+    def _cover(self) -> bool:
+        """Cover the chunk at hand; whether it is sealed and complete."""
+        segment, sums = self._opened()
+        if segment is None or sums is None:  # retained away
+            return True
+        word = segment.words[fmt.COMMIT]
+        count = min(word & fmt.COUNT_MASK, segment.capacity)
+        sums.advance(count, word >= fmt.SEALED)
+        if word < fmt.SEALED:
+            return False
+        sums.close()
+        segment.close()
+        self._segment = self._sums = None
+        self._sealed.append((self._at, time.monotonic()))
+        return True
+
+    def _opened(self) -> tuple[Segment | None, ChunkSums | None]:
+        if self._segment is None:
+            try:
+                self._segment = Segment.open(
+                    self._directory, chunk_name(self._at), fmt.CHUNK, self._feed.ids, writable=True
+                )
+            except FileNotFoundError:
+                if self._at_end():
+                    raise
+                return None, None
+            self._sums = ChunkSums(self._directory, self._segment)
+        return self._segment, self._sums
+
+    def _at_end(self) -> bool:
+        return not self._directory.exists(chunk_name(self._at + 1))
+
+    # --- the device ------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Bring everything published so far to the device, and say so in the files.
+
+        Raises
+        ------
+        SyncFailedError
+        """
+        self.catch_up()
+        with self._sync_lock:
+            if self._is_closed:
+                return
+            self._refuse()
+            for chunk_id, _ in list(self._sealed):
+                self._sync_chunk(chunk_id)
+                self._sealed.pop(0)
+            self._sync_chunk(self._at)
+
+    def _refuse(self) -> None:
+        if self._failure is not None:
+            raise SyncFailedError(self._failure)
+
+    def _sync_chunk(self, chunk_id: int) -> None:
+        """Sync a chunk with its marks and checksums, then say that it is durable."""
+        try:
+            segment = Segment.open(self._directory, chunk_name(chunk_id), fmt.CHUNK, self._feed.ids, writable=True)
+        except FileNotFoundError:
+            return  # retained away
+        try:
+            word = segment.words[fmt.COMMIT]
+            if segment.words[fmt.DURABLE] == word:
+                return
+            for name in (index_name(chunk_id), sums_name(chunk_id)):
+                self._sync_file(name)
+            sync(segment.fd)
+            self._directory.sync()
+            segment.words[fmt.DURABLE] = word
+            sync(segment.fd)
+        except OSError as error:
+            self._failure = error
+            raise SyncFailedError(error) from error
+        finally:
+            segment.close()
+
+    def _sync_file(self, name: str) -> None:
+        try:
+            fd, _ = self._directory.open(name, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        try:
+            sync(fd)
+        finally:
+            os.close(fd)
+
+    # --- the thread's part -----------------------------------------------------------------------------
+
+    def work(self, now: float) -> float:
+        """Do what is due; when to come again (of `time.monotonic`)."""
+        if now >= self._look_due:
+            self.catch_up()
+            self._look_due = now + LOOK_S
+        due = self._look_due
+        try:
+            if self._every:
+                if now >= self._sync_due:
+                    self.flush()
+                    self._sync_due = time.monotonic() + self._every
+                due = min(due, self._sync_due)
+            elif self._sealed and now - self._sealed[0][1] > SETTLE_S:
+                self._sync_oldest()
+                due = now
+        except SyncFailedError as failed:
+            self._every = 0.0
+            self._sealed.clear()
+            tell = self._on_failure()
+            if tell is not None:
+                tell(failed.error)
+        return due
+
+    def _sync_oldest(self) -> None:
+        with self._sync_lock:
+            if self._sealed and not self._is_closed:
+                self._refuse()
+                self._sync_chunk(self._sealed[0][0])
+                self._sealed.pop(0)
+
+    def close(self) -> None:
+        """Let go of the files; the thread ends with the last keeper. Idempotent. Does not flush."""
+        _clerk.remove(self)
+        with self._sums_lock, self._sync_lock:
+            self._is_closed = True
+            if self._sums is not None:
+                self._sums.close()
+            if self._segment is not None:
+                self._segment.close()
+            self._segment = self._sums = None
+            self._directory.close()
+
+
+class _Clerk:
+    """The thread that does the work of all keepers of this process. It runs while there is one."""
+
+    def __init__(self) -> None:
+        self._keepers: weakref.WeakSet[Keeper] = weakref.WeakSet()  # one that nobody closed goes with its writer
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, keeper: Keeper) -> None:
+        """Take on a keeper."""
+        with self._lock:
+            self._keepers.add(keeper)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="deepwater-keeper", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # none to be had: a flush and a close do the work
+                    self._thread = None
+                    return
+        self._wake.set()
+
+    def remove(self, keeper: Keeper) -> None:
+        """Forget a keeper. Its work may be under way."""
+        with self._lock:
+            self._keepers.discard(keeper)
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            with self._lock:
+                keepers = list(self._keepers)
+                if not keepers:
+                    self._thread = None
+                    return
+            now = time.monotonic()
+            due = min([keeper.work(now) for keeper in keepers])
+            del keepers
+            self._wake.wait(max(0.001, due - time.monotonic()))
+
+
+_clerk = _Clerk()
+os.register_at_fork(after_in_child=_clerk.__init__)  # type: ignore[misc]  # a child has no thread, and keeps nothing
