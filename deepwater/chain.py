@@ -14,6 +14,7 @@ thousands, not millions. Rejected: a tree of intervals (more code; stamps are ne
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from bisect import bisect_left, bisect_right
@@ -26,7 +27,7 @@ import numpy.typing as npt
 
 from deepwater import format as fmt
 from deepwater.checksums import make_sure
-from deepwater.chunk import Chunk, chunk_ids, chunk_name
+from deepwater.chunk import Chunk, chunk_ids, chunk_name, refuse_to_end_before
 from deepwater.clocktable import ClockTable
 from deepwater.errors import ChunkGoneError, CorruptFileError, FeedNotFoundError
 from deepwater.feed_registry import read_rows
@@ -91,8 +92,11 @@ class Chain:
 
     def stored_bytes(self) -> int:
         """Bytes on disk of all the feed's files."""
-        directory = self.directory
-        return sum(os.stat(n, dir_fd=directory.fd, follow_symlinks=False).st_blocks * 512 for n in directory.names())
+        total = 0
+        for name in self.directory.names():
+            with contextlib.suppress(FileNotFoundError):  # just made, under a name for the time being
+                total += os.stat(name, dir_fd=self.directory.fd, follow_symlinks=False).st_blocks * 512
+        return total
 
     def answer(self, question: Callable[[Held], T]) -> T:
         """Ask something of what is published now."""
@@ -127,7 +131,7 @@ class Chain:
         if self._bases:
             last = len(self._bases) - 1
             self.tail = self._successor(self._first_id + last, self._bases[last] + self._counts[last])
-            if self.tail is None or self.tail.is_doubted:
+            if self.tail is None or not self.tail.is_of_now:
                 self._cut_to_proven()
             return self.tail
         ids = chunk_ids(self.directory)
@@ -146,9 +150,11 @@ class Chain:
         """
         for index in reversed(range(len(self._bases))):
             chunk = self._open_chunk(self._first_id + index)
-            if chunk is None or not chunk.is_doubted:
+            whole = chunk is not None and chunk.state() == (self._counts[index], True)
+            if chunk is not None and whole and not chunk.is_doubted:
                 break
-            if chunk.state() != (self._counts[index], True):
+            if not whole:
+                self.end = self._bases[index]
                 self._rows = self._rows[:index]
                 del self._bases[index:], self._counts[index:]
                 self.tail = chunk
@@ -260,6 +266,8 @@ class Chain:
             raise self._missing(chunk_id) from None
         if chunk is not None:
             make_sure(self.directory, chunk)
+        if chunk is None or (chunk.is_doubted and not chunk.state()[1]):
+            refuse_to_end_before(self.directory, chunk_id, self.ids)
         return chunk
 
     def _open(self, index: int) -> Chunk:
@@ -290,6 +298,11 @@ class Chain:
     def chunk_id(self, index: int) -> int:
         """The id of a chunk."""
         return self._first_id + index
+
+    def may_be_torn(self, index: int) -> bool:
+        """Whether marks of a chunk may be damaged without anybody's fault: it came from a power cut, or is a copy."""
+        chunk = self._chunk(index)
+        return chunk.is_doubted or (not chunk.state()[1] and not chunk.is_of_now)
 
     def durable(self, index: int) -> int:
         """Records of a chunk that are known to be on the device."""

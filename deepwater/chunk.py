@@ -78,12 +78,14 @@ class Chunk:
     """
 
     __slots__ = (
-        "__weakref__", "_bounds", "_proven", "activated_us", "base", "capacity", "columns", "id", "records", "segment",
+        "__weakref__", "_bounds", "_has_seal", "_proven", "activated_us", "base", "capacity", "columns", "id",
+        "records", "segment",
     )  # fmt: skip
 
     def __init__(self, segment: Segment, layout: Layout, base: int, activated_us: int) -> None:
         self.segment = segment
         self._proven: int | None = None
+        self._has_seal = True
         self._bounds: dict[tuple[int, int], fmt.ClockBounds] = {}
         self.id = segment.identity.segment_id
         self.base, self.activated_us = base, activated_us
@@ -95,7 +97,7 @@ class Chunk:
     def open(
         cls, directory: Directory, chunk_id: int, layout: Layout, ids: fmt.Ids, *, writable: bool = False
     ) -> Chunk | None:
-        """Open a chunk of the feed; None for a spare.
+        """Open a chunk of the feed; None for a spare, and for one that was none but came back from a power cut as one.
 
         Raises
         ------
@@ -108,9 +110,9 @@ class Chunk:
         _check(segment, chunk_id, layout)
         active = fmt.parse_activation(segment.read(0, fmt.LIVE_OFFSET))
         if active is None:
-            word = segment.words[fmt.COMMIT]
+            lost = segment.words[fmt.DURABLE] or (segment.words[fmt.COMMIT] and _is_of_now(segment))
             segment.close()
-            if word:
+            if lost:
                 reason = "its activation block is damaged: it has records and does not say from which position"
                 raise CorruptFileError(f"{segment.path}: {reason}", path=segment.path, reason=reason)
             return None
@@ -123,10 +125,9 @@ class Chunk:
     def state(self) -> tuple[int, bool]:
         """``(count, sealed)`` from one load of the commit word; clamped to the capacity, and to what is proven."""
         word = self.segment.words[fmt.COMMIT]
-        count = min(word & fmt.COUNT_MASK, self.capacity)
-        if self._proven is None or self._proven >= count:
-            return count, word >= fmt.SEALED
-        return self._doubted(self._proven)
+        if self._proven is not None:
+            return self._doubted(word, self._proven)
+        return min(word & fmt.COUNT_MASK, self.capacity), word >= fmt.SEALED
 
     @property
     def is_sure(self) -> bool:
@@ -136,10 +137,12 @@ class Chunk:
         then the page cache is what it was. Else `deepwater.checksums.proven` says how much of it is.
         """
         words = self.segment.words
-        if words[fmt.DURABLE] == words[fmt.COMMIT]:
-            return True
-        owner = self.owner()
-        return owner is not None and (owner.boot_id, owner.inode, owner.device) == (this_boot(), *self.segment.place)
+        return 0 != words[fmt.DURABLE] == words[fmt.COMMIT] or self.is_of_now
+
+    @property
+    def is_of_now(self) -> bool:
+        """Whether it was written since the machine started, into this very file."""
+        return _is_of_now(self.segment)
 
     @property
     def is_doubted(self) -> bool:
@@ -147,14 +150,24 @@ class Chunk:
         return self._proven is not None
 
     def doubt(self, proven: int) -> None:
-        """Show no more than `proven` records, and believe nothing the header says of them, until a writer made sure."""
-        self._proven, self._bounds = proven, {}
+        """Show no more than `proven` records, and believe nothing the header says of them, until a writer made sure.
 
-    def _doubted(self, proven: int) -> tuple[int, bool]:
+        Nor that it is sealed, without a whole seal.
+        """
+        self._proven, self._bounds, self._has_seal = proven, {}, True
+        try:
+            self.seal()
+        except CorruptFileError:
+            self._has_seal = False
+
+    def _doubted(self, word: int, proven: int) -> tuple[int, bool]:
+        count, sealed = min(word & fmt.COUNT_MASK, self.capacity), word >= fmt.SEALED
+        if count <= proven and (self._has_seal or not sealed):
+            return count, sealed
         if self.is_sure:  # a writer has been here meanwhile
             self._proven = None
             return self.state()
-        return proven, False
+        return min(count, proven), False
 
     def bounds(self, clock: int, count: int) -> fmt.ClockBounds:
         """Bounds of a clock over the first `count` > 0 records, loaded after that count.
@@ -202,6 +215,29 @@ class Chunk:
     def heartbeat_us(self) -> int:
         """When the writer last wrote; 0 for never."""
         return self.segment.words[fmt.HEARTBEAT]
+
+
+def _is_of_now(segment: Segment) -> bool:
+    """Whether a chunk was written since the machine started, into this very file."""
+    owner = fmt.parse_owner(segment.read(0, 2 * fmt.LIVE_PAGE))
+    return owner is not None and (owner.boot_id, owner.inode, owner.device) == (this_boot(), *segment.place)
+
+
+def refuse_to_end_before(directory: Directory, chunk_id: int, ids: fmt.Ids) -> None:
+    """Raise if records of a chunk after this one are known to be on the device.
+
+    Syncs go from the oldest chunk on, so a power cut never leaves that: whatever makes this chunk the end is damage.
+    """
+    try:
+        segment = Segment.open(directory, chunk_name(chunk_id + 1), fmt.CHUNK, ids)
+    except (FileNotFoundError, CorruptFileError):
+        return
+    durable = segment.words[fmt.DURABLE]
+    segment.close()
+    if durable:
+        path = directory.name_of(chunk_name(chunk_id))
+        reason = "records of it are missing that were on the device: the chunk after it is"
+        raise CorruptFileError(f"{path}: {reason}; see deepwater verify", path=path, reason=reason)
 
 
 def exact_bounds(column: npt.NDArray[Any]) -> fmt.ClockBounds:

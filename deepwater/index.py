@@ -181,8 +181,10 @@ def is_valid(marks: npt.NDArray[Any], end: int) -> npt.NDArray[np.bool_]:
     return np.asarray((marks["position"] <= end) & (rows <= end) & (marks["position"] + rows <= end))
 
 
-def read_marks(directory: Directory, chunk_id: int, ids: fmt.Ids, end: int) -> npt.NDArray[Any]:
+def read_marks(directory: Directory, chunk_id: int, ids: fmt.Ids, end: int, torn: bool = False) -> npt.NDArray[Any]:
     """The marks of a chunk that count when positions below `end` are published; a copy.
+
+    If it may be `torn` (the machine went down while it was written) those before the first damaged one.
 
     Raises
     ------
@@ -197,6 +199,8 @@ def read_marks(directory: Directory, chunk_id: int, ids: fmt.Ids, end: int) -> n
         for _ in range(3):  # a writer taking back a failed write's mark may be at it just now
             raw = segment.copy(MARK_LAYOUT.dtype)
             wrong = _wrong_mark(raw)
+            if wrong is not None and torn:
+                raw, wrong = raw[:wrong], None
             if wrong is None:
                 return _public(raw[is_valid(raw, end)])
         reason = f"mark {wrong} has a wrong checksum"

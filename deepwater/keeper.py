@@ -172,10 +172,10 @@ class Keeper:
             return  # retained away
         try:
             word = segment.words[fmt.COMMIT]
+            self._sync_file(index_name(chunk_id))  # a mark may be new where no record is
             if segment.words[fmt.DURABLE] == word:
                 return
-            for name in (index_name(chunk_id), sums_name(chunk_id)):
-                self._sync_file(name)
+            self._sync_file(sums_name(chunk_id))
             sync(segment.fd)
             self._directory.sync()
             segment.words[fmt.DURABLE] = word

@@ -17,8 +17,13 @@ KINDS = {"snapshot": (SNAPSHOT,), "gap": (GAP, DROPPED), "session": (b"session",
 def marks(chain: Chain, kind: str | None = None) -> Marks:
     """All marks that count now, by position; of one kind if asked. A copy of dtype `MARK_DTYPE`."""
     end = chain.refresh()
-    found = [read_marks(chain.directory, chain.chunk_id(k), chain.ids, end) for k in range(len(chain))]
+    found = [_marks_of(chain, k, end) for k in range(len(chain))]
     return of_kind(np.concatenate(found) if found else none(), kind)
+
+
+def _marks_of(chain: Chain, index: int, end: int) -> Marks:
+    """The marks of one chunk; of one that is not sure those that were on the device."""
+    return read_marks(chain.directory, chain.chunk_id(index), chain.ids, end, torn=chain.may_be_torn(index))
 
 
 def none() -> Marks:
@@ -46,7 +51,7 @@ def latest_snapshot(chain: Chain, stop: int) -> tuple[int, int] | None:
     for index in reversed(range(len(chain))):
         if chain.base(index) >= stop:
             continue
-        rows = of_kind(read_marks(chain.directory, chain.chunk_id(index), chain.ids, stop), "snapshot")
+        rows = of_kind(_marks_of(chain, index, stop), "snapshot")
         if len(rows):
             return int(rows["position"][-1]), int(rows["count"][-1])
     return None

@@ -26,7 +26,14 @@ import numpy as np
 
 from deepwater import format as fmt
 from deepwater.checksums import ChunkSums, make_sure, sums_name
-from deepwater.chunk import Chunk, WritableChunk, chunk_ids, chunk_name
+from deepwater.chunk import (
+    Chunk,
+    WritableChunk,
+    chunk_ids,
+    chunk_name,
+    create_chunk,
+    refuse_to_end_before,
+)
 from deepwater.errors import CorruptFileError, StorageFullError
 from deepwater.feed_files import Feed
 from deepwater.feed_registry import Rows, make_row, read_rows
@@ -53,9 +60,12 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
         A chunk is missing or damaged: nothing is removed or written then.
     """
     _remove_temporaries(directory, feed.name)
-    rows = _proven_rows(directory, feed, read_rows(directory, feed.name, feed.layout, feed.ids))
+    rows = _sure_rows(directory, feed, read_rows(directory, feed.name, feed.layout, feed.ids))
     ids = chunk_ids(directory)
     rows, active = _walk(directory, feed, rows, ids)
+    if active is None or active.is_doubted:
+        last = active.id if active is not None else int(rows["chunk_id"][-1]) + 1 if len(rows) else 1
+        refuse_to_end_before(directory, last, feed.ids)
     if active is None and len(rows):
         return rows, _activate_spare(directory, feed, rows)
     if active is not None and active.is_doubted:
@@ -70,21 +80,23 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     _refuse_links(chunk)
     if proven is not None:
         _cut(directory, chunk, proven)
+    if not chunk.is_of_now:
+        _drop_damaged_marks(directory, feed, chunk_id)
     marks = MarkIndex(directory, chunk_id, feed.ids)
     marks.drop_beyond(chunk.base + chunk.state()[0])
     marks.close()
     return rows, chunk
 
 
-def _proven_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
-    """The rows without those of chunks, at the end, that are not known to be on the device: they are looked at."""
+def _sure_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
+    """The rows without those, at the end, of chunks that are not sure to be as it says: `_walk` looks at these."""
     keep = len(rows)
     while keep:
         try:
             chunk = Chunk.open(directory, int(rows["chunk_id"][keep - 1]), feed.layout, feed.ids)
         except FileNotFoundError:
             break  # `_walk` says what is missing
-        sure = chunk is None or chunk.is_sure
+        sure = chunk is not None and chunk.is_sure and chunk.state() == (int(rows["count"][keep - 1]), True)
         if chunk is not None:
             chunk.close()
         if sure:
@@ -94,10 +106,10 @@ def _proven_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
 
 
 def _activate_spare(directory: Directory, feed: Feed, rows: Rows) -> WritableChunk:
-    """The chunk after the last sealed one: it was part of the feed, and the machine went down before it was synced."""
+    """A new chunk after the last sealed one. There was one, and the machine went down before it was synced."""
     chunk_id, base = int(rows["chunk_id"][-1]) + 1, int(rows["base"][-1] + rows["count"][-1])
-    _remove_beyond(directory, chunk_id, chunk_ids(directory))
-    directory.remove(index_name(chunk_id))
+    _remove_beyond(directory, chunk_id - 1, chunk_ids(directory))
+    create_chunk(directory, chunk_id, feed.layout, feed.ids, feed.settings.chunk_size_bytes)
     return WritableChunk.activate(directory, chunk_id, feed.layout, feed.ids, base)
 
 
@@ -143,6 +155,12 @@ def _counted_beyond(directory: Directory, feed: Feed, chunk_id: int, ids: list[i
     return total
 
 
+def _drop_damaged_marks(directory: Directory, feed: Feed, chunk_id: int) -> None:
+    marks = MarkIndex(directory, chunk_id, feed.ids)
+    marks.drop_damaged()
+    marks.close()
+
+
 def _cut(directory: Directory, chunk: WritableChunk, proven: int) -> None:
     """Make the proven records all that the chunk holds."""
     chunk.take_back(proven)
@@ -164,30 +182,29 @@ def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int]) -> tuple
     base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None
     more: list[Any] = []
     while True:
-        chunk = _open(directory, feed, chunk_id, base, alone=base is None and ids == [chunk_id])
+        chunk = _open(directory, feed, chunk_id, base)
         if chunk is None:
             return np.concatenate([rows, *more]) if more else rows, None
         make_sure(directory, chunk)
         count, sealed = chunk.state()
         if not sealed:
             return np.concatenate([rows, *more]) if more else rows, chunk
+        if chunk.is_doubted:
+            _drop_damaged_marks(directory, feed, chunk_id)
         more.append(make_row(feed.layout, chunk.id, chunk.capacity, chunk.segment.identity.created_us, chunk.seal()))
         chunk_id, base = chunk.id + 1, chunk.base + count
         chunk.close()
 
 
-def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None, alone: bool) -> Chunk | None:
+def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None) -> Chunk | None:
     path = directory.name_of(chunk_name(chunk_id))
     try:
         chunk = Chunk.open(directory, chunk_id, feed.layout, feed.ids)
     except FileNotFoundError:
         reason = f"chunk {chunk_id} is missing: chunk {chunk_id - 1} is sealed, so there was one"
         raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason) from None
-    if chunk is None and (alone or base is not None):
-        return None  # prepared, and not part of the feed, or not known to be
-    if chunk is None or (base is not None and chunk.base != base):
-        found = "has no whole activation block" if chunk is None else f"begins at position {chunk.base}"
-        reason = f"{found}, expected position {base or 0}, the end of the chunk before"
+    if chunk is not None and base is not None and chunk.base != base:
+        reason = f"begins at position {chunk.base}, expected position {base}, the end of the chunk before"
         raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
     return chunk
 

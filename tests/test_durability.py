@@ -1,0 +1,369 @@
+"""What survives what: durability levels, `flush`, failed syncs, checksums, and feeds that come back from elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import struct
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+import model
+from deepwater import CorruptFileError, DurabilityError, Platform, chunk, keeper
+from deepwater import format as fmt
+from faults.power import Device
+
+FIELDS = [{"name": "ts_us", "type": "uint64"}, {"name": "value", "type": "uint64"}]
+SPEC = {"feed_name": "F", "ts_col": "ts_us", "fields": FIELDS, "chunk_size_bytes": 16 * 20, "index_playback": True}
+DTYPE = [("ts_us", "<u8"), ("value", "<u8")]
+
+
+def batch(first: int, rows: int) -> np.ndarray:
+    out = np.zeros(rows, DTYPE)
+    out["ts_us"] = np.arange(first, first + rows)
+    out["value"] = out["ts_us"] * 7
+    return out
+
+
+def held(dw: Platform) -> list[int]:
+    with dw["F"] as reader:
+        values = [value for part in reader.rows(reader.first, reader.end) for value in part["value"].tolist()]
+        assert values == [7 * k for k in range(len(values))]
+        return values
+
+
+def durable(dw: Platform) -> int:
+    return int(dw.describe_feed("F")["durable"])
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def dw(tmp_store: Path) -> Iterator[Platform]:
+    with Platform(tmp_store) as made:
+        yield made
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done by a thread, and blocks are of four records."""
+    monkeypatch.setattr(keeper._clerk, "add", lambda _: None)
+    monkeypatch.setattr("deepwater.spare.Spare.start", lambda spare: None)
+    monkeypatch.setattr(fmt, "BLOCK_BYTES", 64)
+
+
+@pytest.fixture
+def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The machine is started again; what was in its page cache happens to be on the disk."""
+
+    def again() -> None:
+        monkeypatch.setattr(chunk, "this_boot", lambda: bytes(range(16)))
+
+    return again
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, at: int = 0) -> list[int]:
+    """Let the `at`-th sync from now on, and all after it, fail as a broken device does."""
+    calls: list[int] = []
+    real = keeper.sync
+
+    def sync(fd: int) -> None:
+        calls.append(fd)
+        if len(calls) > at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(keeper, "sync", sync)
+    return calls
+
+
+# -------------------------------------------------------------------------------------- levels
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_always_means_that_what_returned_survives_a_power_cut(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    dw.create_feed({**SPEC, "durability": "always"})
+    base, rng = Path(dw.base_path), random.Random(3)
+    device = Device(monkeypatch, base / "data" / "F")
+    with dw.create_writer("F") as writer:
+        end = marks = 0
+        for step in range(40):
+            kind = rng.choice(("one", "few", "many", "staged", "bytes", "gap", "snapshot"))
+            rows = {"one": 1, "gap": 0, "many": rng.randint(33, 60)}.get(kind, rng.randint(2, 8))
+            if kind == "one":
+                writer.write_values(end, 7 * end)
+            elif kind == "staged":
+                for record in batch(end, rows):
+                    writer.stage_values(*record.item())
+                writer.commit_values()
+            elif kind == "bytes":
+                writer.write_batch_bytes(batch(end, rows).tobytes())
+            elif kind == "gap":
+                writer.mark_gap(1)
+                marks += 1
+            else:
+                writer.write_batch(batch(end, rows), create_index=kind == "snapshot")
+                marks += kind == "snapshot"
+            end += rows
+            device.look()
+            device.after_power_cut(rng, base, base.parent / f"after-{step}")
+            with Platform(base.parent / f"after-{step}") as after, after["F"] as reader:
+                assert len(held(after)) == end
+                assert len(reader.marks()) == marks
+
+
+@pytest.mark.parametrize("rows", [3, 50], ids=["one chunk", "many chunks"])
+def test_interval_brings_records_to_the_device_by_itself(dw: Platform, rows: int) -> None:
+    dw.create_feed({**SPEC, "durability": "interval", "durability_ms": 20})
+    with dw.create_writer("F") as writer:
+        for first in range(0, 3 * rows, rows):
+            writer.write_batch(batch(first, rows))
+            until(lambda first=first: durable(dw) == first + rows)
+
+
+def test_sealed_chunks_come_to_the_device_by_themselves(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "SETTLE_S", 0.0)
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        writer.write_batch(batch(0, 50))
+        until(lambda: durable(dw) == 40)
+    assert durable(dw) == 50  # a writer that was closed has nothing that is not there
+
+
+def test_a_recorder_may_have_hundreds_of_writers_and_one_thread(dw: Platform) -> None:
+    import threading
+
+    writers = []
+    for k in range(200):
+        dw.create_feed({**SPEC, "feed_name": f"F{k}", "durability": "interval", "durability_ms": 10})
+        writers.append(dw.create_writer(f"F{k}"))
+    for writer in writers:
+        writer.write_values(0, 0)
+    for k in range(200):
+        until(lambda k=k: dw.describe_feed(f"F{k}")["durable"] == 1)
+    assert [thread.name for thread in threading.enumerate()].count("deepwater-keeper") == 1
+    for writer in writers:
+        writer.close()
+    until(lambda: "deepwater-keeper" not in [thread.name for thread in threading.enumerate()])
+
+
+# -------------------------------------------------------------------------------------- failed syncs
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+@pytest.mark.parametrize("at", range(5))
+def test_a_sync_that_failed_is_final(dw: Platform, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """The device would say yes the second time: to the kernel the dirty pages are gone. Nothing is called durable."""
+    dw.create_feed(SPEC)
+    writer = dw.create_writer("F")
+    writer.write_batch(batch(0, 10))
+    assert writer.flush() == 10
+    writer.write_batch(batch(10, 15))
+    with monkeypatch.context() as patch:
+        calls = refuse(patch, at)
+        with pytest.raises(DurabilityError, match="read-only") as refused:
+            writer.flush()
+        assert refused.value.errno == errno.EIO
+        assert len(calls) == at + 1
+        known = durable(dw)
+        assert known in (10, 20)
+    for use in (writer.flush, lambda: writer.write_values(25, 0), lambda: writer.write_batch(batch(25, 2)),
+                lambda: writer.mark_gap(1), lambda: writer.resize_chunk_size(4096)):  # fmt: skip
+        with pytest.raises(DurabilityError):
+            use()
+    assert durable(dw) == known
+    assert len(held(dw)) == 25  # readers lose nothing
+    writer.close()
+    with dw.create_writer("F") as following:
+        assert following.write_batch(batch(25, 5)) == 25
+    assert len(held(dw)) == durable(dw) == 30
+
+
+@pytest.mark.faults
+def test_a_sync_that_failed_in_the_background_stops_the_next_write(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dw.create_feed({**SPEC, "durability": "interval", "durability_ms": 10})
+    writer = dw.create_writer("F")
+    refuse(monkeypatch)
+    position = 0
+
+    def write() -> bool:
+        nonlocal position
+        try:
+            writer.write_values(position, 7 * position)
+        except DurabilityError:
+            return True
+        position += 1
+        return False
+
+    until(write)
+    assert len(held(dw)) == position
+    writer.close()
+
+
+@pytest.mark.faults
+def test_a_close_that_cannot_sync_says_so_and_lets_go(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    dw.create_feed(SPEC)
+    writer = dw.create_writer("F")
+    writer.write_batch(batch(0, 5))
+    with monkeypatch.context() as patch:
+        refuse(patch)
+        with pytest.raises(DurabilityError, match="closed, but"):
+            writer.close()
+    with dw.create_writer("F") as following:
+        assert following.end == 5
+
+
+# -------------------------------------------------------------------------------------- checksums
+
+
+def independent_sums(data: bytes, block: int) -> list[int]:
+    return [crc32(data[at : at + block]) for at in range(0, len(data), block)]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 20, 21, 59, 60, 61])
+@pytest.mark.usefixtures("by_hand")
+def test_checksums_are_those_of_the_blocks(dw: Platform, rows: int) -> None:
+    """Read with `struct` alone, after however many looks of the keeper."""
+    dw.create_feed(SPEC)
+    rng = random.Random(rows)
+    with dw.create_writer("F") as writer:
+        end = 0
+        while end < rows:
+            step = min(rows - end, rng.randint(1, 9))
+            writer.write_batch(batch(end, step))
+            end += step
+            if rng.random() < 0.7:
+                writer._keeper.catch_up()
+    directory = Path(dw.base_path) / "data" / "F"
+    for path in model.chunk_files(directory):
+        raw = path.read_bytes()
+        word, offset = struct.unpack_from("<Q", raw, 4096)[0], struct.unpack_from("<Q", raw, 120)[0]
+        count, sealed = word & (2**63 - 1), word >> 63
+        records = raw[offset : offset + 16 * count]
+        sums = path.with_suffix(".crc").read_bytes()
+        kind, found = sums[16:20], struct.unpack_from("<Q", sums, 4096)[0]
+        assert kind == b"CSUM" and found >> 63 == sealed
+        expected = independent_sums(records, 64)[: None if sealed else count // 4]
+        start = struct.unpack_from("<Q", sums, 120)[0]
+        rows_ = [struct.unpack_from("<QII", sums, start + 16 * k) for k in range(found & (2**63 - 1))]
+        assert [crc for _, crc, _ in rows_] == expected
+        assert all(crc ^ inverse == 0xFFFFFFFF for _, crc, inverse in rows_)
+        if not sealed and count:
+            slots = [struct.unpack_from("<QI4xI", raw, at) for at in (4480, 4544)]
+            assert max(slots)[:2] == (count, crc32(records[count // 4 * 64 :]))
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_checksums_fall_behind_by_two_chunks_at_most(dw: Platform) -> None:
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        for first in range(0, 400, 10):
+            writer.write_batch(batch(first, 10))
+            assert writer._chunk.id - writer._keeper.at <= keeper.MOST_BEHIND + 1
+
+
+@pytest.mark.faults
+def test_a_lost_or_damaged_file_of_checksums_is_made_again(dw: Platform) -> None:
+    dw.create_feed(SPEC)
+    path = Path(dw.base_path) / "data" / "F" / "chunk_00000001.crc"
+    damages = (path.unlink, lambda: path.write_bytes(b""), lambda: path.write_bytes(bytes(32768)))
+    for end, damage in zip((5, 7, 9), damages, strict=True):
+        with dw.create_writer("F") as writer:
+            writer.write_batch(batch(writer.end, end - writer.end))
+        whole = path.read_bytes()
+        damage()
+        with dw.create_writer("F") as writer:
+            writer.write_batch(batch(end, 1))
+        assert len(path.read_bytes()) == len(whole)
+        assert len(held(dw)) == end + 1
+
+
+# -------------------------------------------------------------------------------------- back from elsewhere
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+@pytest.mark.parametrize("covered", [True, False], ids=["checksums", "none"])
+def test_a_copy_of_a_live_store_ends_at_what_is_proven(dw: Platform, tmp_path: Path, covered: bool) -> None:
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        writer.write_batch(batch(0, 10))
+        writer.flush()
+        writer.write_batch(batch(10, 47))
+        if covered:
+            writer._keeper.catch_up()
+        shutil.copytree(dw.base_path, tmp_path / "copy")
+    proven = 57 if covered else 10
+    with Platform(tmp_path / "copy") as copy:
+        assert len(held(copy)) == proven
+        with copy["F"] as reader, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            with copy.create_writer("F") as writer:
+                assert writer.end == proven
+                writer.write_batch(batch(proven, 5))
+            assert reader.end == proven + 5  # a reader that was there before goes on
+        assert len(held(copy)) == proven + 5
+        with copy["F"] as reader:
+            marks = reader.gaps()
+        assert [str(warning.message)[:8] for warning in said] == ([] if covered else ["feed 'F'"])
+        assert marks["kind"].tolist() == ([] if covered else [b"dropped"])
+        assert marks["count"].tolist() == ([] if covered else [47]) and marks["position"].tolist() == [10][: len(marks)]
+    assert len(held(dw)) == 57  # the original does not know of it
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_after_a_reboot_only_what_is_proven_counts(dw: Platform, reboot: Callable[[], None]) -> None:
+    dw.create_feed(SPEC)
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 33))
+    writer.flush()
+    writer.write_batch(batch(33, 5))
+    writer._keeper.close()  # as if the machine had stopped here
+    writer._keeper.flush = lambda: None
+    writer.close()
+    assert len(held(dw)) == 38
+    reboot()
+    assert len(held(dw)) == 33
+    with pytest.warns(UserWarning, match="5 records from position 33"), dw.create_writer("F") as following:
+        assert following.end == 33
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_damage_is_not_taken_for_a_power_cut(dw: Platform, tmp_path: Path) -> None:
+    """A page of zeros where the words of a chunk were, and chunks after it are on the device: nothing is removed."""
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        writer.write_batch(batch(0, 70))
+    path = Path(dw.base_path) / "data" / "F" / "chunk_00000002.bin"
+    model.poke(path, 4096, bytes(4096))
+    before = model.tree(Path(dw.base_path))
+    with dw["F"] as reader:
+        assert reader.end == 70
+        with pytest.raises(CorruptFileError, match="chunk_00000002"):
+            reader.read().to_numpy()
+    (path.parent / "F.reg").unlink()
+    before = model.tree(Path(dw.base_path))
+    for use in (dw.create_writer, dw.create_reader):
+        with pytest.raises(CorruptFileError, match="chunk_00000002"):
+            use("F")
+        assert model.tree(Path(dw.base_path)) == before
