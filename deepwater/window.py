@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, overload
@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwater import arrow, frames
-from deepwater.errors import ChunkGoneError, RecordError
+from deepwater.errors import ChunkGoneError, CorruptFileError, RecordError
+from deepwater.index import MARK_DTYPE
 from deepwater.layout import Column, Layout
 from deepwater.part import Part
 from deepwater.timestamps import format_us
-from deepwater.window_text import Coverage, Shown, about_nothing, aligned, cells, html
+from deepwater.window_text import Coverage, Shown, about_gaps, about_nothing, aligned, cells, html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["BATCH_ROWS", "KEPT_PARTS", "Coverage", "Part", "Window"]
 
 Array = NDArray[Any]
+Gaps = Callable[[int, int], Array]
+"""The gap marks with ``after < position <= last``, as a structured array."""
 
 # A mapping costs a descriptor. A window of more parts than this does not keep what it only passes through.
 KEPT_PARTS = 256
@@ -66,6 +69,9 @@ class Window:
         Name of the feed, for messages.
     coverage : Coverage, optional
         For an empty window to show.
+    marks : callable, optional
+        How gap marks are found: ``marks(after, last)`` returns those with ``after < position <= last``. Called
+        when somebody asks. None: the feed keeps no marks.
 
     Attributes
     ----------
@@ -106,6 +112,7 @@ class Window:
 
     __slots__ = (
         "__weakref__",
+        "_marks",
         "_parts",
         "_rows",
         "_stops",
@@ -126,6 +133,7 @@ class Window:
         columns: str | Iterable[str] | None = None,
         feed: str = "",
         coverage: Coverage | None = None,
+        marks: Gaps | None = None,
     ) -> None:
         given = list(parts)
         self.layout = layout
@@ -134,6 +142,7 @@ class Window:
         self.coverage = coverage
         self.columns = layout.names if columns is None else tuple(c.name for c in arrow.select(layout, columns))
         self.position = given[0].position if given else None
+        self._marks = marks
         self._parts = [part for part in given if part.rows]
         self._stops = list(accumulate(part.rows for part in self._parts))
         self._rows = self._stops[-1] if self._stops else 0
@@ -157,6 +166,27 @@ class Window:
     def is_view(self) -> bool:
         """Whether the slices are views of the feed's memory, not copies (an unsorted clock's rows are)."""
         return all(part.is_view for part in self._parts)
+
+    @property
+    def gaps(self) -> Array:
+        """What was missed between its first and its last row: gap and dropped marks, by position; a copy.
+
+        Of dtype `deepwater.index.MARK_DTYPE`. A mark stands before the record at its `position`, so those count with
+        ``first row < position <= last row``: one before the first row or after the last is outside. Of a window over
+        an unsorted clock, whose rows need not be neighbours, all between its first and last row count. None of a
+        ring, which keeps no marks. Read from the marks each time it is asked for.
+
+        Raises
+        ------
+        ChunkGoneError
+            The marks were removed with their records.
+        CorruptFileError
+            They are damaged.
+        """
+        if self._marks is None or self._rows < 2:
+            return np.zeros(0, MARK_DTYPE)
+        after, last = self._parts[0].position_of(0), self._parts[-1].position_of(self._parts[-1].rows - 1)
+        return self._marks(after, last)
 
     @property
     def _keeps(self) -> bool:
@@ -241,7 +271,8 @@ class Window:
 
     def _like(self, parts: Iterable[Part], columns: Sequence[str] | None = None) -> Window:
         columns = self.columns if columns is None else columns
-        return Window(self.layout, parts, clock=self.clock, columns=columns, feed=self.feed, coverage=self.coverage)
+        return Window(self.layout, parts, clock=self.clock, columns=columns, feed=self.feed, coverage=self.coverage,
+                      marks=self._marks)  # fmt: skip
 
     def _own(self, name: str) -> Column:
         column = self.layout.column(name)
@@ -366,7 +397,8 @@ class Window:
         -------
         pandas.DataFrame
             Clocks are ``datetime64[us, UTC]``, ``char`` Categorical text, ``char[N]`` `str`, ``type[N]``
-            an object column of 1-D arrays.
+            an object column of 1-D arrays. ``attrs["gaps"]`` is the number of `gaps` inside: absent if there
+            is none, None if the marks cannot be read. (A number, because pandas copies `attrs` with each step.)
 
         Raises
         ------
@@ -379,7 +411,14 @@ class Window:
         if not copy and len(self._parts) == 1:
             pieces = list(pieces)
         columns = None if self._is_whole else self.columns
-        return frames.frame(self.layout, pieces, index=self.clock, columns=columns, copy=copy, rows=self._rows)
+        frame = frames.frame(self.layout, pieces, index=self.clock, columns=columns, copy=copy, rows=self._rows)
+        try:
+            gaps: int | None = len(self.gaps)
+        except (ChunkGoneError, CorruptFileError):  # of the marks; the records are at hand
+            gaps = None
+        if gaps != 0:
+            frame.attrs["gaps"] = gaps
+        return frame
 
     def to_arrow(self) -> pa.Table:
         """Return a pyarrow Table: a copy, in chunks of about a million rows.
@@ -481,17 +520,25 @@ def _describe(window: Window) -> tuple[list[str], list[list[str]]]:
         found = window.coverage
         return [f"Window{whose}: 0 rows", *(about_nothing(found, window.clock) if found else [])], []
     kind = "" if window.is_view else ", gathered copies"
-    line = f"Window{whose}: {rows:,} rows in {slices:,} slice{'s' * (slices > 1)}, {window.nbytes:,} bytes{kind}"
+    many = f"{rows:,} row{'s' * (rows > 1)} in {slices:,} slice{'s' * (slices > 1)}"
+    line = f"Window{whose}: {many}, {window.nbytes:,} bytes{kind}"
     try:
-        first, *_, last = shown = _shown(window)
+        shown = _shown(window)
     except ChunkGoneError as error:
         return [line, f"its rows cannot be shown: {error}"], []
     # The bounds of a sorted clock are its first and last row; of another one they would need a scan.
     between = ("", " to ") if window.is_view else ("first row ", ", last row ")
-    times = [f"{text}{format_us(int(row[1][window.clock]))}" for text, row in zip(between, (first, last), strict=True)]
-    return [line, f"{window.clock} {''.join(times)}"], cells(
-        window.layout, window.columns, window.clock, shown, is_all=len(shown) == rows
-    )  # fmt: skip
+    ends = zip(between, (shown[0], shown[-1]), strict=True)
+    times = [f"{text}{format_us(int(record[window.clock]))}" for text, (_, record) in ends]
+    table = cells(window.layout, window.columns, window.clock, shown, is_all=len(shown) == rows)
+    return [line, f"{window.clock} {''.join(times)}", *_gaps_inside(window)], table
+
+
+def _gaps_inside(window: Window) -> list[str]:
+    try:
+        return about_gaps(window.gaps)
+    except (ChunkGoneError, CorruptFileError) as error:
+        return [f"gaps inside are not known: {error}"]
 
 
 def _shown(window: Window) -> Shown:

@@ -1,6 +1,6 @@
 """How a window looks: the table of its first and last rows as text and as HTML, and why an empty one is empty.
 
-It knows layouts, records and times, nothing of windows.
+It knows layouts, records, marks and times, nothing of windows.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from deepwater.index import UNKNOWN
 from deepwater.layout import Column, Layout
 from deepwater.timestamps import MAX_US, format_us, guess_unit
 
 Shown = list[tuple[int, np.void]]
 _SHOWN_WIDTH = 110
+_SHOWN_GAPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,32 @@ def about_nothing(found: Coverage, clock: str) -> list[str]:
     return lines + [f"{bound} looks like {unit}: {hint}" for bound, unit in units.items() if unit]
 
 
+def about_gaps(marks: NDArray[Any]) -> list[str]:
+    """Return a line about the gaps inside; none if there are none."""
+    if not len(marks):
+        return []
+    texts = [gap_text(mark) for mark in marks[:_SHOWN_GAPS]]
+    more = [f"and {len(marks) - _SHOWN_GAPS:,} more"] if len(marks) > _SHOWN_GAPS else []
+    return [f"{len(marks):,} gap{'s' * (len(marks) > 1)} inside: {'; '.join(texts + more)}"]
+
+
+def gap_text(mark: np.void) -> str:
+    """Return what a gap or dropped mark says: where, how much, when, why."""
+    count, begin, stop = (int(mark[name]) for name in ("count", "from_us", "to_us"))
+    parts = [f"before position {int(mark['position'])}"]
+    if count != UNKNOWN:
+        parts.append(f"{count:,} lost")
+    if begin or stop:
+        parts.append(f"{format_us(begin) if begin else '?'} to {format_us(stop) if stop else '?'}")
+    reason = printable(mark["reason"].decode("utf-8", "replace"))
+    return ", ".join(parts + [reason] * bool(reason))
+
+
+def printable(text: str) -> str:
+    """Return text that a terminal does not act on: a record, and a mark, may hold any byte."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
 def cells(layout: Layout, names: Sequence[str], clock: str, shown: Shown, *, is_all: bool) -> list[list[str]]:
     """Return a table of some rows as text: position, the clock asked, what is no clock, and the other clocks last.
 
@@ -91,9 +120,7 @@ def _cell(layout: Layout, column: Column, value: Any) -> str:
         return f"[{', '.join(items)}]"
     if column.kind not in ("char", "chars"):
         return str(value)
-    text: str = value.decode("latin-1")
-    # A record may hold any byte; a terminal must not act on it.
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return printable(value.decode("latin-1"))
 
 
 def aligned(table: list[list[str]]) -> list[str]:
