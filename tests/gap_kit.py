@@ -34,11 +34,10 @@ class Told(NamedTuple):
     marks: list[Mark]
 
 
+TIMES = st.tuples(st.integers(0, 60), st.sampled_from([*range(91), MAX_US]))
 STEPS = st.lists(
     st.one_of(
-        st.tuples(
-            st.just("write"), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 90)), min_size=1, max_size=9)
-        ),
+        st.tuples(st.just("write"), st.lists(TIMES, min_size=1, max_size=9)),
         st.tuples(st.just("gap"), st.integers(0, 60), st.integers(0, 60), st.one_of(st.none(), st.integers(0, 9))),
         st.tuples(st.just("dropped"), st.integers(0, 9)),
         st.tuples(st.just("rotate"), st.integers(1, 7)),

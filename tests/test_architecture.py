@@ -19,7 +19,7 @@ LINE = """
     errors wording jsontext durations spans timestamps | fields settings infer schema | layout
     | arrow frames rules values | format | files futex timerslack | ring_files segment locks wake
     | chunk index clockstats spare | feed_files feed_registry global_registry store | held part window_text window
-    | ring chain ring_chain | search asof marks waiting follow reader ring_reader
+    | ring chain ring_chain | search asof marks cuts waiting follow reader ring_reader gaps
     | recover flush feed_writer writer ring_writer | pace lanes merge resume playback
     | check | describe holder platform shm | apps | cli
 """.replace("|", "").split()
