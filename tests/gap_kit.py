@@ -47,6 +47,28 @@ STEPS = st.lists(
 """Steps on a feed: times of written records (relative to the last of `ts_us`, and whole for `ev_us`), and marks."""
 
 
+def random_steps(rng: np.random.Generator) -> list[Any]:
+    """Steps as they are likely: more writes than marks, most clocks nearly in order, marks of times about the gap."""
+    steps: list[Any] = []
+    ev = int(rng.integers(0, 60))
+    for _ in range(rng.integers(3, 16)):
+        kind = rng.choice(["write", "gap", "dropped", "rotate"], p=[0.55, 0.3, 0.05, 0.1])
+        if kind == "write":
+            rows = []
+            for _ in range(rng.integers(1, 10)):
+                ev = max(0, ev + int(rng.integers(-2, 6)))
+                rows.append((int(rng.integers(0, 20)), ev if rng.random() < 0.9 else (0, MAX_US)[rng.integers(2)]))
+            steps.append(("write", rows))
+        elif kind == "gap":
+            begin = int(rng.integers(0, 20))
+            steps.append(
+                ("gap", begin, int(rng.integers(0, 12)), None if rng.random() < 0.5 else int(rng.integers(0, 9)))
+            )
+        else:
+            steps.append((str(kind), int(rng.integers(1, 8))))
+    return steps
+
+
 def tell(dw: Platform, name: str, steps: list[Any], *, in_order: bool = True) -> Told:
     """Do the steps to a new feed of small chunks; return what a reader must find."""
     dw.create_feed({"feed_name": name, "ts_col": "ts_us", "fields": FIELDS, "chunk_size_bytes": 24 * 4})

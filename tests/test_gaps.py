@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deepwater import Platform, RecordError, TimeFormatError, cuts
 from deepwater.gaps import INTERVAL_DTYPE, SPAN_DTYPE, Contiguity, common, contiguous
 from deepwater.index import MARK_DTYPE
-from gap_kit import FIELDS, MAX_US, STEPS, Mark, Told, as_marks, oldest_removed, tell
+from gap_kit import FIELDS, MAX_US, STEPS, Mark, Told, as_marks, oldest_removed, random_steps, tell
 
 RANGES = st.one_of(
     st.just((None, None)), st.tuples(st.integers(1, 700), st.integers(1, 700)).map(lambda x: tuple(sorted(x)))
@@ -101,17 +101,9 @@ def check(
     return spans
 
 
-@settings(max_examples=60)
-@given(steps=STEPS, in_order=st.booleans(), ranges=st.lists(RANGES, min_size=3, max_size=3), pause=PAUSES,
-       removed=st.integers(0, 2), block=st.sampled_from([1, 3, 1 << 18]))  # fmt: skip
-def test_spans_and_gaps_are_those_of_a_loop_over_records(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[Any], in_order: bool, ranges: list[Any], pause: int | None,
-    removed: int, block: int,
-) -> None:  # fmt: skip
-    """Writes, marks anywhere (several at one place, at 0, at the end), rotations, clocks out of order and without time,
-    a beginning that retention removed, ranges, pauses."""
-    with Platform(tmp_path_factory.mktemp("gaps") / "store") as dw, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuts, "BLOCK_ROWS", block)
+def compare(store: Path, steps: list[Any], in_order: bool, ranges: list[Any], pause: int | None, removed: int) -> None:
+    """Hold what is found in a feed against the loop: all of it and ranges, of two clocks."""
+    with Platform(store) as dw:
         told = tell(dw, "F", steps, in_order=in_order)
         reader = dw["F"]
         assert as_marks(reader.gaps()) == told.marks
@@ -124,7 +116,31 @@ def test_spans_and_gaps_are_those_of_a_loop_over_records(
                 check(found, told, reader.first, clock, bounds, pause)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
+@given(steps=STEPS, in_order=st.booleans(), ranges=st.lists(RANGES, min_size=2, max_size=2), pause=PAUSES)
+def test_spans_and_gaps_are_those_of_a_loop_over_records(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Any], in_order: bool, ranges: list[Any], pause: int | None
+) -> None:
+    """Writes, marks anywhere (several at one place, at 0, at the end), rotations, clocks of any order."""
+    compare(tmp_path_factory.mktemp("gaps") / "store", steps, in_order, ranges, pause, 0)
+
+
+@pytest.mark.parametrize("block", [1, 3, 1 << 18])
+def test_they_are_in_long_feeds_too(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds as they are likely, beginnings that retention removed, ranges that cut them, blocks of any size."""
+    monkeypatch.setattr(cuts, "BLOCK_ROWS", block)
+    for seed in range(40):
+        rng = np.random.default_rng([block, seed])
+        steps = random_steps(rng)
+        ranges = [
+            tuple(sorted(rng.integers(low, high, 2).tolist()))
+            for low, high in [(1, 90), (95, 400), (100, 200), (120, 900)]
+        ]
+        pause = int(rng.integers(1, 25)) if seed % 2 else None
+        compare(tmp_path / str(seed), steps, seed % 4 < 3, ranges, pause, int(rng.integers(0, 3)))
+
+
+@settings(max_examples=20)
 @given(all_steps=st.lists(STEPS, min_size=1, max_size=3), bounds=RANGES, pause=PAUSES)
 def test_the_spans_common_to_feeds_are_the_microseconds_of_all(
     tmp_path_factory: pytest.TempPathFactory, all_steps: list[Any], bounds: Any, pause: int | None
@@ -145,6 +161,19 @@ def test_the_spans_common_to_feeds_are_the_microseconds_of_all(
         assert (
             common([ready[0], *map(dw.create_reader, names[1:])], *bounds, silence=silence).tolist() == found.tolist()
         )
+
+
+def test_they_are_common_in_long_feeds_too(tmp_store: Path) -> None:
+    rng = np.random.default_rng(1)
+    with Platform(tmp_store) as dw:
+        told = {f"F{k}": tell(dw, f"F{k}", random_steps(rng)) for k in range(8)}
+        sets = {name: microseconds(brute(t, 0, t.ts, True, (0, MAX_US), None)[0]) for name, t in told.items()}
+        shared = 0
+        for names in (rng.permutation(list(told))[: rng.integers(2, 4)].tolist() for _ in range(30)):
+            wanted = set.intersection(*(sets[name] for name in names))
+            assert as_set(common([dw[name] for name in names])) == wanted
+            shared += len(wanted)
+        assert shared > 1000
 
 
 # --- by hand -----------------------------------------------------------------------------------------
