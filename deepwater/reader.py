@@ -519,6 +519,8 @@ class Reader:
     def playback(self, at: Any = None) -> Window:
         """The latest complete snapshot at or before a time, and every record after it up to that time.
 
+        Where something was missed after the snapshot, `Window.gaps` of the answer (and its repr) says so.
+
         Parameters
         ----------
         at : optional

@@ -168,6 +168,11 @@ class Window:
         return all(part.is_view for part in self._parts)
 
     @property
+    def last_position(self) -> int | None:
+        """Position of the last row; None if there is no row."""
+        return self._parts[-1].position_of(self._parts[-1].rows - 1) if self._parts else None
+
+    @property
     def gaps(self) -> Array:
         """What was missed between its first and its last row: gap and dropped marks, by position; a copy.
 
@@ -183,10 +188,10 @@ class Window:
         CorruptFileError
             They are damaged.
         """
-        if self._marks is None or self._rows < 2:
+        last = self.last_position
+        if self._marks is None or last is None:
             return np.zeros(0, MARK_DTYPE)
-        after, last = self._parts[0].position_of(0), self._parts[-1].position_of(self._parts[-1].rows - 1)
-        return self._marks(after, last)
+        return self._marks(self._parts[0].position_of(0), last)
 
     @property
     def _keeps(self) -> bool:
