@@ -292,3 +292,14 @@ def test_a_pause_is_looked_for_only_where_one_can_be(dw: Platform, monkeypatch: 
     assert found.spans["first"].tolist() == [0, 40, 59]
     assert len(set(opened)) <= 4 and len(dw["F"]._chain) >= 20
     assert found.gaps["from_us"].tolist()[0] == told.ts[39]
+
+
+def test_bounds_that_run_ahead_of_an_unsorted_clock_are_not_believed(dw: Platform) -> None:
+    """The header of the newest chunk allows for a second more on both sides."""
+    dw.create_feed({"feed_name": "J", "ts_col": "ts_us", "fields": FIELDS})
+    with dw.create_writer("J") as writer:
+        for k, step in enumerate((0, 3, 1, 2, 9, 5)):
+            writer.write_values(10**15 + step, 10**15 - step, k)
+        assert contiguous(dw["J"]).spans[["from_us", "to_us"]].tolist() == [(10**15, 10**15 + 9)]
+        assert contiguous(dw["J"], clock="ev_us").spans[["from_us", "to_us"]].tolist() == [(10**15 - 9, 10**15)]
+        assert contiguous(dw["J"], silence="5us").gaps[["position", "from_us"]].tolist() == [(4, 10**15 + 3)]
