@@ -21,7 +21,7 @@ LINE = """
     | chunk index clockstats spare | feed_files feed_registry global_registry store | held part window_text window
     | ring chain ring_chain | search asof marks cuts waiting follow reader ring_reader gaps
     | recover flush feed_writer writer ring_writer | pace lanes merge resume playback
-    | check | describe holder platform shm | apps | cli
+    | check | describe feed_status holder platform shm | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.
