@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deepwater.chain import Chain
-from deepwater.index import DROPPED, GAP, MARK_DTYPE, SNAPSHOT, read_marks
+from deepwater.chunk import chunk_name
+from deepwater.errors import ChunkGoneError
+from deepwater.index import DROPPED, GAP, MARK_DTYPE, SNAPSHOT, index_name, read_marks
 
 Marks = npt.NDArray[Any]
 KINDS = {"snapshot": (SNAPSHOT,), "gap": (GAP, DROPPED), "session": (b"session",), "dropped": (DROPPED,)}
@@ -44,6 +46,41 @@ def of_kind(rows: Marks, kind: str | None) -> Marks:
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: marks are of the kinds {', '.join(KINDS)}")
     return rows[np.isin(rows["kind"], KINDS[kind])]
+
+
+def gaps_between(chain: Chain, after: int, last: int) -> Marks:
+    """The gap and dropped marks with ``after < position <= last``, two positions that were published; a copy.
+
+    One listing of the directory, and one file for each chunk between them that has marks.
+
+    Raises
+    ------
+    ChunkGoneError
+        A chunk between them was removed, and its marks with it.
+    CorruptFileError
+    """
+    if last <= after:
+        return none()
+    if after < chain.first:
+        raise _gone(chain, after, None)
+    names = set(chain.directory.names())
+    found, oldest = [none()], chain.chunk_id(chain.index_of(after))
+    for chunk_id in range(oldest, chain.chunk_id(chain.index_of(last)) + 1):
+        if index_name(chunk_id) in names:
+            found.append(of_kind(read_marks(chain.directory, chunk_id, chain.ids, last), "gap"))
+        elif chunk_name(chunk_id) not in names:
+            raise _gone(chain, after, chunk_id)
+    if len(found) > 1 and not chain.directory.exists(chunk_name(oldest)):  # while they were read
+        raise _gone(chain, after, oldest)
+    rows = np.concatenate(found)
+    return rows[rows["position"] > np.uint64(after)]
+
+
+def _gone(chain: Chain, after: int, chunk_id: int | None) -> ChunkGoneError:
+    return ChunkGoneError(
+        f"feed {chain.feed!r}: the marks after position {after} were removed with their records; the oldest record "
+        f"held is {chain.first}: ask for its gaps before it goes", feed=chain.feed, chunk_id=chunk_id,
+    )  # fmt: skip
 
 
 def latest_snapshot(chain: Chain, stop: int) -> tuple[int, int] | None:

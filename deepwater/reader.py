@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -326,7 +326,9 @@ class Reader:
     ) -> Window:
         clock = self.layout.clocks[number]
         coverage = None if parts else self._coverage(clock, bounds)
-        return Window(self.layout, parts, clock=clock, columns=columns, feed=self.feed, coverage=coverage)
+        chain = self._open_chain
+        found = partial(marks.gaps_between, chain) if isinstance(chain, Chain) else None
+        return Window(self.layout, parts, clock=clock, columns=columns, feed=self.feed, coverage=coverage, marks=found)
 
     def _coverage(self, clock: str, bounds: Bounds | None) -> Coverage | None:
         lo, hi = (bounds.lo, bounds.hi) if bounds is not None else (0, 2**64 - 1)
@@ -516,6 +518,8 @@ class Reader:
 
     def playback(self, at: Any = None) -> Window:
         """The latest complete snapshot at or before a time, and every record after it up to that time.
+
+        Where something was missed after the snapshot, `Window.gaps` of the answer (and its repr) says so.
 
         Parameters
         ----------

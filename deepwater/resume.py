@@ -3,16 +3,21 @@
 A snapshot says what it holds: the position to go on from, the sequence number or the time of the last
 change in it. Position is exact and costs nothing; a sequence number may come again after a reconnect; a time
 may be shared by several records. So they are tried in this order.
+
+What both feeds have under one name (a number of their own, a time of receipt) is a record's own and says nothing of
+the other feed; nor does the primary clock of a feed, unless the caller says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from deepwater.errors import ChunkGoneError, NoSnapshotError, RecordError
+from deepwater.errors import ChunkGoneError, CorruptFileError, NoSnapshotError, RecordError
 from deepwater.layout import Layout
 from deepwater.reader import Reader
 from deepwater.timestamps import MAX_US, format_us, last_instant
@@ -25,8 +30,13 @@ _BLOCK_ROWS = 65_536
 _BLOCK_BYTES = 4 << 20
 
 
-class Resumed(NamedTuple):
-    """A snapshot and what came after it.
+class _Pair(NamedTuple):
+    snapshot: np.void
+    deltas: Window
+
+
+class Resumed(_Pair):
+    """A snapshot and what came after it: a pair that knows what was missed between.
 
     Attributes
     ----------
@@ -36,8 +46,24 @@ class Resumed(NamedTuple):
         The changes that it does not hold, in position order, up to the moment asked for.
     """
 
-    snapshot: np.void
-    deltas: Window
+    _missed: Callable[[], npt.NDArray[Any]]
+
+    @property
+    def gaps(self) -> npt.NDArray[Any]:
+        """What was missed on the way from the snapshot to the moment asked for, as `Reader.gaps` has it.
+
+        The marks from the first change on, and those after the last one that are of no later moment: with any, the
+        state rebuilt from the two is not to be trusted from there on. Of `deltas.gaps` those before its first row
+        and after its last are not. Read when asked for; raises as `Window.gaps`.
+        """
+        return self._missed()
+
+    def __repr__(self) -> str:
+        try:
+            gaps = f"{len(self.gaps):,} gaps after the snapshot"
+        except (ChunkGoneError, CorruptFileError) as error:
+            gaps = f"gaps not known: {error}"
+        return f"<Resumed: {gaps}; snapshot {self.snapshot}; {self.deltas!r}>"
 
 
 def resume(
@@ -55,21 +81,23 @@ def resume(
         A time (a str or a date: the end of its period, inclusive); everything published if left out. By the
         primary clock of either feed.
     by : {"position", "sequence", "time"}, optional
-        What the snapshot says of the changes in it. Default: the first of these that its feed carries.
+        What the snapshot says of the changes in it. Default: the first of these that its feed carries, in a column
+        that the feed of the changes has not under the same name.
 
         - position: a uint64 column ``…_position``, the first change NOT in the snapshot;
         - sequence: a uint64 column ``…_seq``, the number of the last change in it. The changes have theirs in
           `seq`, or in a column named like the part after the first underscore. Numbers may start again after a
           reconnect: they are searched backward from the changes known at the snapshot's own time;
-        - time: a clock ``…_us`` other than its primary one, or that: the last moment in it. The changes are
-          those with a greater primary clock.
+        - time: a clock ``…_us`` other than its primary one (or that, if you say ``by="time"``): the last moment in
+          it. The changes are those with a greater primary clock.
     column : str, optional
         The column of the snapshots that says it, by name.
 
     Returns
     -------
     Resumed
-        A copy of the snapshot; a `Window` (views of a durable feed), empty if nothing changed since.
+        A copy of the snapshot; a `Window` (views of a durable feed), empty if nothing changed since. Its `gaps` say
+        whether something was missed since the snapshot.
 
     Raises
     ------
@@ -78,7 +106,8 @@ def resume(
     ChunkGoneError
         The changes after it are no longer all held.
     RecordError
-        A column is missing or not uint64, or the snapshot names a position that the changes have not reached.
+        The snapshots carry nothing that is meant for the changes; a column is missing or not uint64; or the
+        snapshot names a position that the changes have not reached.
     ValueError
         `by` is none of the three, or a `column` of another name needs it.
     TimeFormatError
@@ -105,25 +134,43 @@ def resume(
     ...     int(snapshot["l2_position"]), after["qty"].tolist()
     (7, [107, 108])
     """
-    kind, name = _carried(snapshots.layout, by, column)
+    kind, name = _carried(snapshots, deltas, by, column)
     moment = MAX_US if at is None else last_instant(at)
     snapshot = _snapshot(snapshots, moment)
     value = int(snapshot[name])
     if kind == "time":
-        return Resumed(snapshot, _after_time(deltas, value, moment))
+        window = _after_time(deltas, value, moment)
+        return _resumed(snapshot, window, deltas, deltas.position_of(min(value + 1, MAX_US)), moment)
     first = value
     if kind == "sequence":
         known = _stop(deltas, int(snapshot[snapshots.layout.ts_col]))
         first = _after_sequence(deltas, _sequence_column(deltas, name), value, known)
     stop = deltas.end if at is None else _stop(deltas, moment)
-    return Resumed(snapshot, _rows(deltas, first, stop))
+    return _resumed(snapshot, _rows(deltas, first, stop), deltas, first, moment)
+
+
+def _resumed(snapshot: np.void, window: Window, deltas: Reader, first: int, moment: int) -> Resumed:
+    found = Resumed(snapshot, window)
+    last = window.last_position
+    found._missed = partial(_missed, deltas, first, first if last is None else last + 1, moment)
+    return found
+
+
+def _missed(deltas: Reader, first: int, stop: int, moment: int) -> npt.NDArray[Any]:
+    """The gaps from position `first` to `stop`, both inclusive; at `stop` those of no later moment."""
+    rows = deltas.gaps()
+    position, begins = rows["position"], np.where(rows["from_us"] > 0, rows["from_us"], rows["timestamp_us"])
+    inside = (position >= np.uint64(first)) & (position < np.uint64(stop))
+    found: npt.NDArray[Any] = rows[inside | ((position == np.uint64(stop)) & (begins <= np.uint64(moment)))]
+    return found
 
 
 # --- what the snapshot says ------------------------------------------------------------------------
 
 
-def _carried(layout: Layout, by: By | None, column: str | None) -> tuple[By, str]:
+def _carried(snapshots: Reader, deltas: Reader, by: By | None, column: str | None) -> tuple[By, str]:
     """What a feed of snapshots says of the changes, and in which column."""
+    layout = snapshots.layout
     if by is not None and by not in _ENDINGS:
         raise ValueError(f"by={by!r}: 'position', 'sequence' or 'time'")
     if column is not None:
@@ -132,19 +179,34 @@ def _carried(layout: Layout, by: By | None, column: str | None) -> tuple[By, str
         if by is None and not kinds:
             raise ValueError(f"column={column!r}: its name does not say what it holds; give by='position' (or …)")
         return by or kinds[0], column
-    for kind in _ENDINGS if by is None else (by,):
-        names = _candidates(layout, kind)
-        if names:
-            return kind, names[0]
+    if by is None:
+        return _meant(snapshots, deltas)
+    names = _candidates(layout, by) + [layout.ts_col] * (by == "time")
+    if not names:
+        raise RecordError(
+            f"the snapshots have no column of uint64 whose name ends in {_ENDINGS[by]}, to resume by {by}; their "
+            f"columns are {', '.join(layout.names)}: name one with column="
+        )
+    return by, names[0]
+
+
+def _meant(snapshots: Reader, deltas: Reader) -> tuple[By, str]:
+    """The first column that says something of another feed: one that this has not under the same name."""
+    for kind in _ENDINGS:
+        for name in _candidates(snapshots.layout, kind):
+            if name not in deltas.layout.names:
+                return kind, name
     raise RecordError(
-        f"the snapshots have no column of uint64 whose name ends in {_ENDINGS[by or 'position']}, to resume "
-        f"by {by}; their columns are {', '.join(layout.names)}: name one with column="
+        f"feed {snapshots.feed!r} carries nothing meant for feed {deltas.feed!r}: expected a column …_position, …_seq "
+        f"or …_us (not its primary clock) that {deltas.feed!r} has not as well, found "
+        f"{', '.join(snapshots.layout.names)}: is it a feed of snapshots? If so say what to go by: by=, column="
     )
 
 
 def _candidates(layout: Layout, kind: By) -> list[str]:
+    """The columns whose names say that they may hold it; the primary clock says when the snapshot was made."""
     if kind == "time":
-        return [*(clock for clock in layout.clocks if clock != layout.ts_col), layout.ts_col]
+        return [clock for clock in layout.clocks if clock != layout.ts_col]
     return [name for name in layout.names if f"_{name}".endswith(_ENDINGS[kind]) and layout.dtype[name] == np.uint64]
 
 

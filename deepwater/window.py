@@ -9,7 +9,7 @@ Iterating gives the slices, not the rows: ``len(list(window))`` counts slices. I
 bytes: compare with ``b"B"``. A window is immutable and may be shared among threads; two that touch a part at
 once may open it twice, which is harmless.
 
-It knows layouts, arrays and times, nothing of files: parts say how they are opened. Some 680 lines because
+It knows layouts, arrays and times, nothing of files: parts say how they are opened. More than 400 lines because
 this is the surface users meet, and more than half of them are its documentation.
 """
 
@@ -19,8 +19,6 @@ import operator
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, overload
 
@@ -28,16 +26,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwater import arrow, frames
-from deepwater.errors import ChunkGoneError, RecordError
+from deepwater.errors import ChunkGoneError, CorruptFileError, RecordError
+from deepwater.index import MARK_DTYPE
 from deepwater.layout import Column, Layout
-from deepwater.timestamps import MAX_US, format_us, guess_unit
+from deepwater.part import Part
+from deepwater.timestamps import format_us
+from deepwater.window_text import Coverage, Shown, about_gaps, about_nothing, aligned, cells, html
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
 
+__all__ = ["BATCH_ROWS", "KEPT_PARTS", "Coverage", "Part", "Window"]
+
 Array = NDArray[Any]
+Gaps = Callable[[int, int], Array]
+"""The gap marks with ``after < position <= last``, as a structured array."""
 
 # A mapping costs a descriptor. A window of more parts than this does not keep what it only passes through.
 KEPT_PARTS = 256
@@ -46,122 +51,6 @@ _BATCH_BYTES = 64 << 20
 _TABLE_ROWS = 1 << 20
 _TABLE_BYTES = 256 << 20
 _SHOWN_ROWS = 3
-_SHOWN_WIDTH = 110
-
-
-class Part:
-    """Some rows of one chunk, opened when first touched.
-
-    Parameters
-    ----------
-    position : int
-        Position of the first row.
-    rows : int
-        How many rows.
-    array : structured array, optional
-        The rows, if they are at hand.
-    load : callable, optional
-        Returns the rows; called when they are first asked for. It may raise `ChunkGoneError`.
-    is_view : bool
-        False if the rows are a gathered copy (a clock that is not sorted): they need not be neighbours then.
-    positions : array of uint64, optional
-        The position of each row of a gathered copy.
-    """
-
-    __slots__ = ("_array", "_load", "is_view", "position", "positions", "rows")
-
-    def __init__(
-        self,
-        position: int,
-        rows: int,
-        array: Array | None = None,
-        load: Callable[[], Array] | None = None,
-        is_view: bool = True,
-        positions: NDArray[np.uint64] | None = None,
-    ) -> None:
-        self.position = position
-        self.rows = rows
-        self.is_view = is_view
-        self.positions = positions
-        self._array = None if array is None else _checked(array, rows)
-        self._load = load
-
-    def array(self, *, keep: bool = True) -> Array:
-        """Return the rows: a structured, read-only array of one dimension.
-
-        Parameters
-        ----------
-        keep : bool
-            Keep what was loaded, so that `load` is called once. If False, the array lives as long as the
-            caller holds it.
-
-        Raises
-        ------
-        ChunkGoneError
-            The chunk was removed before this part was touched.
-        """
-        array, load = self._array, self._load
-        if array is None:
-            if load is None:  # another thread has just kept it
-                assert self._array is not None, "a part has its rows or a way to them"
-                return self._array
-            array = _checked(load(), self.rows)
-            if keep:
-                self._array, self._load = array, None
-        return array
-
-    def position_of(self, row: int) -> int:
-        """Return the position of one of its rows."""
-        return self.position + row if self.positions is None else int(self.positions[row])
-
-    def cut(self, start: int, stop: int, *, keep: bool = True) -> Part:
-        """Return rows ``start <= i < stop`` as a part of their own; opens nothing.
-
-        With `keep`, this part is opened with it and stays open for other pieces; without, the piece alone
-        keeps what it opens.
-        """
-        assert 0 <= start <= stop <= self.rows, (start, stop, self.rows)
-        if keep and (start, stop) == (0, self.rows):
-            return self
-        positions = None if self.positions is None else self.positions[start:stop]
-        position = self.position_of(start) if start < stop else self.position + start
-        array = None if self._array is None else self._array[start:stop]
-        load = None if array is not None else lambda: self.array(keep=keep)[start:stop]
-        return Part(position, stop - start, array, load, self.is_view, positions)
-
-    def __repr__(self) -> str:
-        state = "open" if self._array is not None else "not opened"
-        return f"<Part {self.rows} rows from position {self.position}, {state}>"
-
-
-def _checked(array: Array, rows: int) -> Array:
-    assert array.ndim == 1, array.shape
-    assert len(array) == rows, (len(array), rows)
-    if array.flags.writeable:
-        array = array.view()
-        array.flags.writeable = False
-    return array
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """What a feed held, and what was asked of it, for an empty window to show.
-
-    Attributes
-    ----------
-    first_us, last_us : int
-        The lowest and highest value of the clock asked, inclusive; without meaning if the feed is empty.
-    records : int
-        How many records the feed held.
-    lo, hi : int
-        The bounds asked for, both inclusive, in microseconds.
-    """
-
-    first_us: int
-    last_us: int
-    records: int
-    lo: int
-    hi: int
 
 
 class Window:
@@ -180,6 +69,9 @@ class Window:
         Name of the feed, for messages.
     coverage : Coverage, optional
         For an empty window to show.
+    marks : callable, optional
+        How gap marks are found: ``marks(after, last)`` returns those with ``after < position <= last``. Called
+        when somebody asks. None: the feed keeps no marks.
 
     Attributes
     ----------
@@ -220,6 +112,7 @@ class Window:
 
     __slots__ = (
         "__weakref__",
+        "_marks",
         "_parts",
         "_rows",
         "_stops",
@@ -240,6 +133,7 @@ class Window:
         columns: str | Iterable[str] | None = None,
         feed: str = "",
         coverage: Coverage | None = None,
+        marks: Gaps | None = None,
     ) -> None:
         given = list(parts)
         self.layout = layout
@@ -248,6 +142,7 @@ class Window:
         self.coverage = coverage
         self.columns = layout.names if columns is None else tuple(c.name for c in arrow.select(layout, columns))
         self.position = given[0].position if given else None
+        self._marks = marks
         self._parts = [part for part in given if part.rows]
         self._stops = list(accumulate(part.rows for part in self._parts))
         self._rows = self._stops[-1] if self._stops else 0
@@ -271,6 +166,32 @@ class Window:
     def is_view(self) -> bool:
         """Whether the slices are views of the feed's memory, not copies (an unsorted clock's rows are)."""
         return all(part.is_view for part in self._parts)
+
+    @property
+    def last_position(self) -> int | None:
+        """Position of the last row; None if there is no row."""
+        return self._parts[-1].position_of(self._parts[-1].rows - 1) if self._parts else None
+
+    @property
+    def gaps(self) -> Array:
+        """What was missed between its first and its last row: gap and dropped marks, by position; a copy.
+
+        Of dtype `deepwater.index.MARK_DTYPE`. A mark stands before the record at its `position`, so those count with
+        ``first row < position <= last row``: one before the first row or after the last is outside. Of a window over
+        an unsorted clock, whose rows need not be neighbours, all between its first and last row count. None of a
+        ring, which keeps no marks. Read from the marks each time it is asked for.
+
+        Raises
+        ------
+        ChunkGoneError
+            The marks were removed with their records.
+        CorruptFileError
+            They are damaged.
+        """
+        last = self.last_position
+        if self._marks is None or last is None:
+            return np.zeros(0, MARK_DTYPE)
+        return self._marks(self._parts[0].position_of(0), last)
 
     @property
     def _keeps(self) -> bool:
@@ -355,7 +276,8 @@ class Window:
 
     def _like(self, parts: Iterable[Part], columns: Sequence[str] | None = None) -> Window:
         columns = self.columns if columns is None else columns
-        return Window(self.layout, parts, clock=self.clock, columns=columns, feed=self.feed, coverage=self.coverage)
+        return Window(self.layout, parts, clock=self.clock, columns=columns, feed=self.feed, coverage=self.coverage,
+                      marks=self._marks)  # fmt: skip
 
     def _own(self, name: str) -> Column:
         column = self.layout.column(name)
@@ -480,7 +402,8 @@ class Window:
         -------
         pandas.DataFrame
             Clocks are ``datetime64[us, UTC]``, ``char`` Categorical text, ``char[N]`` `str`, ``type[N]``
-            an object column of 1-D arrays.
+            an object column of 1-D arrays. ``attrs["gaps"]`` is the number of `gaps` inside: absent if there
+            is none, None if the marks cannot be read. (A number, because pandas copies `attrs` with each step.)
 
         Raises
         ------
@@ -493,7 +416,14 @@ class Window:
         if not copy and len(self._parts) == 1:
             pieces = list(pieces)
         columns = None if self._is_whole else self.columns
-        return frames.frame(self.layout, pieces, index=self.clock, columns=columns, copy=copy, rows=self._rows)
+        frame = frames.frame(self.layout, pieces, index=self.clock, columns=columns, copy=copy, rows=self._rows)
+        try:
+            gaps: int | None = len(self.gaps)
+        except (ChunkGoneError, CorruptFileError):  # of the marks; the records are at hand
+            gaps = None
+        if gaps != 0:
+            frame.attrs["gaps"] = gaps
+        return frame
 
     def to_arrow(self) -> pa.Table:
         """Return a pyarrow Table: a copy, in chunks of about a million rows.
@@ -568,16 +498,10 @@ class Window:
 
     def __repr__(self) -> str:
         lines, table = _describe(self)
-        return "<" + "\n  ".join(lines + _aligned(table)) + ">"
+        return "<" + "\n  ".join(lines + aligned(table)) + ">"
 
     def _repr_html_(self) -> str:
-        lines, table = _describe(self)
-        rows = [
-            "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
-            for tag, row in zip(["th"] + ["td"] * len(table), table, strict=False)
-        ]
-        body = f"<table>{''.join(rows)}</table>" if rows else ""
-        return f"<div>{'<br>'.join(map(escape, lines))}{body}</div>"
+        return html(*_describe(self))
 
 
 def _row_number(key: Any) -> int:
@@ -598,41 +522,31 @@ def _describe(window: Window) -> tuple[list[str], list[list[str]]]:
     rows, slices = len(window), len(window._parts)
     whose = f" of {window.feed!r}" if window.feed else ""
     if not rows:
-        return [f"Window{whose}: 0 rows", *_about_nothing(window)], []
+        found = window.coverage
+        return [f"Window{whose}: 0 rows", *(about_nothing(found, window.clock) if found else [])], []
     kind = "" if window.is_view else ", gathered copies"
-    line = f"Window{whose}: {rows:,} rows in {slices:,} slice{'s' * (slices > 1)}, {window.nbytes:,} bytes{kind}"
+    many = f"{rows:,} row{'s' * (rows > 1)} in {slices:,} slice{'s' * (slices > 1)}"
+    line = f"Window{whose}: {many}, {window.nbytes:,} bytes{kind}"
     try:
-        first, *_, last = shown = _shown(window)
+        shown = _shown(window)
     except ChunkGoneError as error:
         return [line, f"its rows cannot be shown: {error}"], []
     # The bounds of a sorted clock are its first and last row; of another one they would need a scan.
     between = ("", " to ") if window.is_view else ("first row ", ", last row ")
-    times = [f"{text}{format_us(int(row[1][window.clock]))}" for text, row in zip(between, (first, last), strict=True)]
-    return [line, f"{window.clock} {''.join(times)}"], _cells(window, shown)
+    ends = zip(between, (shown[0], shown[-1]), strict=True)
+    times = [f"{text}{format_us(int(record[window.clock]))}" for text, (_, record) in ends]
+    table = cells(window.layout, window.columns, window.clock, shown, is_all=len(shown) == rows)
+    return [line, f"{window.clock} {''.join(times)}", *_gaps_inside(window)], table
 
 
-def _about_nothing(window: Window) -> list[str]:
-    found = window.coverage
-    if found is None:
-        return []
-    lines = []
-    if found.lo > found.hi:
-        lines.append(f"asked for no {window.clock} at all: start is after end")
-    else:
-        low = format_us(found.lo) if found.lo else "the start"
-        high = format_us(found.hi) if found.hi < MAX_US else "the end"
-        lines.append(f"asked for {window.clock} {low} to {high}")
-    if not found.records:
-        lines.append("the feed is empty")
-    else:
-        covers = f"{format_us(found.first_us)} to {format_us(found.last_us)}"
-        lines.append(f"the feed covers {covers} ({found.records:,} records)")
-    units = {bound: guess_unit(bound) for bound in (found.lo, found.hi)}
-    hint = "integer times are microseconds since the epoch"
-    return lines + [f"{bound} looks like {unit}: {hint}" for bound, unit in units.items() if unit]
+def _gaps_inside(window: Window) -> list[str]:
+    try:
+        return about_gaps(window.gaps)
+    except (ChunkGoneError, CorruptFileError) as error:
+        return [f"gaps inside are not known: {error}"]
 
 
-def _shown(window: Window) -> list[tuple[int, np.void]]:
+def _shown(window: Window) -> Shown:
     """Return position and whole record of the first and last rows; opens at most two or three parts."""
     rows = len(window)
     few = range(rows) if rows <= 2 * _SHOWN_ROWS else (*range(_SHOWN_ROWS), *range(rows - _SHOWN_ROWS, rows))
@@ -641,45 +555,3 @@ def _shown(window: Window) -> list[tuple[int, np.void]]:
         part, offset, _ = next(window._ranges(row, row + 1))
         found.append((part.position_of(offset), part.array()[offset]))
     return found
-
-
-def _cells(window: Window, shown: list[tuple[int, np.void]]) -> list[list[str]]:
-    """Return the table as text: position, the clock asked, what is no clock, and the other clocks last."""
-    columns = [window.layout.column(window.clock)]
-    chosen = [window.layout.column(name) for name in window.columns if name != window.clock]
-    columns += sorted(chosen, key=lambda column: column.name in window.layout.clocks)
-    table = [["position", *(column.name for column in columns)]]
-    for position, record in shown:
-        cells = [_cell(window.layout, column, record[column.name]) for column in columns]
-        table.append([str(position), *cells])
-    if len(window) > len(shown):
-        table.insert(1 + len(shown) // 2, ["..."] * len(table[0]))
-    return table
-
-
-def _cell(layout: Layout, column: Column, value: Any) -> str:
-    if column.name in layout.clocks:
-        return format_us(int(value))
-    if column.count is not None:
-        items = [str(item) for item in value[:2]] + (["..."] if column.count > 2 else [])
-        return f"[{', '.join(items)}]"
-    if column.kind not in ("char", "chars"):
-        return str(value)
-    text: str = value.decode("latin-1")
-    # A record may hold any byte; a terminal must not act on it.
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
-
-
-def _aligned(table: list[list[str]]) -> list[str]:
-    """Return the table as lines; columns that do not fit are named below it."""
-    if not table:
-        return []
-    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    ends = list(accumulate(width + 2 for width in widths))
-    fit = max(2, bisect_right(ends, _SHOWN_WIDTH))
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row[:fit], widths, strict=False)) for row in table]
-    left = table[0][fit:]
-    if left:
-        more = f", and {len(left) - 8} more" if len(left) > 8 else ""
-        lines.append(f"also {', '.join(left[:8])}{more}")
-    return lines

@@ -19,10 +19,10 @@ LINE = """
     errors wording jsontext durations spans timestamps | fields settings infer schema | layout
     | arrow frames rules values | format | files futex timerslack | ring_files segment locks wake
     | chunk checksums index clockstats spare | feed_files feed_registry global_registry store
-    | clocktable held window | ring
-    | chain ring_chain | search asof marks waiting follow reader ring_reader
+    | clocktable held part window_text window | ring chain ring_chain
+    | search asof marks cuts waiting follow reader ring_reader gaps
     | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback
-    | check | describe holder platform shm | apps | cli
+    | check | describe feed_status holder platform shm | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

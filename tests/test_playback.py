@@ -871,7 +871,6 @@ def test_a_snapshot_goes_on_by_position_sequence_or_time(dw: Platform) -> None:
         ((), 6),
         (("l2_position",), 4),
         (("l2_position", "l2_seq"), 2),
-        (("l2_position", "l2_seq", "l2_us"), 8),
     ],
 )
 def test_what_the_snapshots_carry_decides_position_first(dw: Platform, drop: tuple[str, ...], wanted: int) -> None:
@@ -879,6 +878,59 @@ def test_what_the_snapshots_carry_decides_position_first(dw: Platform, drop: tup
     deltas = deltas_of(dw, np.arange(10) * 10, np.arange(10) + 100)
     snapshots = snapshots_of(dw, [(True, 75, 15, 103, 6)], *drop)
     assert went_on(resume(snapshots, deltas)) == list(range(wanted, 10))
+
+
+def test_the_primary_clock_of_snapshots_counts_if_that_is_said(dw: Platform) -> None:
+    deltas = deltas_of(dw, np.arange(10) * 10, np.arange(10) + 100)
+    snapshots = snapshots_of(dw, [(True, 75, 15, 103, 6)], "l2_position", "l2_seq", "l2_us")
+    assert went_on(resume(snapshots, deltas, by="time")) == [8, 9] == went_on(resume(snapshots, deltas, column="at_us"))
+    with pytest.raises(RecordError, match=r"feed 'SNAP' carries nothing meant for feed 'L2'.* found valid, at_us:"):
+        resume(snapshots, deltas)
+
+
+def test_feeds_that_say_nothing_of_each_other_are_refused(dw: Platform) -> None:
+    """Every feed has a clock, and many a number: what both have is each record's own."""
+    deltas = deltas_of(dw, np.arange(10) * 10, np.arange(10) + 100)
+    dw.create_feed({"feed_name": "TRADES", "fields": [DELTAS[0], DELTAS[2]], "ts_col": "ts_us"})
+    with dw.create_writer("TRADES") as writer:
+        writer.write_values(20, 5)
+    trades = dw["TRADES"]
+    for snapshots, changes in ((deltas, deltas), (trades, deltas), (trades, trades)):
+        with pytest.raises(RecordError, match=f"'{snapshots.feed}' carries nothing meant for feed '{changes.feed}'"):
+            resume(snapshots, changes)
+    with pytest.raises(RecordError, match="no column 'seq' nor 'seq'"):
+        resume(deltas, trades)
+    dw.create_feed({"feed_name": "BARS", "fields": [*DELTAS, {"name": "end_us", "type": "u64"}], "ts_col": "end_us"})
+    with dw.create_writer("BARS") as writer:
+        writer.write_values(35, 103, 1, 40)
+    with pytest.raises(RecordError, match=r"that 'L2' has not as well, found ts_us, seq, n, end_us: is it a feed of"):
+        resume(dw["BARS"], deltas)
+    assert went_on(resume(dw["BARS"], deltas, by="sequence")) == [4, 5, 6, 7, 8, 9]
+
+
+def test_what_was_missed_since_the_snapshot_is_said(dw: Platform) -> None:
+    """Marks before the changes a snapshot holds are none of its business; those before its first change are."""
+    dw.create_feed({"feed_name": "L2", "fields": DELTAS, "ts_col": "ts_us", "chunk_size_bytes": 24 * 3})
+    with dw.create_writer("L2") as writer:
+        for k in range(12):
+            if k in (2, 4, 9):
+                writer.mark_gap(k, 10 * k - 5, 10 * k - 2)
+            writer.write_values(10 * k, k, k)
+        writer.mark_gap(99, 118, 119)
+    snapshots = snapshots_of(dw, [(True, 35, 30, 3, 4), (True, 75, 70, 7, 8)])
+    deltas = dw["L2"]
+    for by in ("position", "sequence", "time"):
+        # Position 4 is missed from 35 on: a moment of 34 would be before it, 35 is not.
+        for at, wanted, inside in ((35, [4], []), (60, [4], []), (84, [], []), (85, [9], []), (95, [9], [9])):
+            found = resume(snapshots, deltas, at, by=by)
+            assert found.gaps["count"].tolist() == wanted, (by, at)
+            assert found.deltas.gaps["count"].tolist() == inside
+        assert resume(snapshots, deltas, by=by).gaps["count"].tolist() == [9, 99]
+        assert resume(snapshots, deltas, 117, by=by).gaps["count"].tolist() == [9]
+    snapshot, window = found
+    assert found.snapshot is snapshot and found.deltas is window
+    assert repr(found).startswith("<Resumed: 1 gaps after the snapshot; snapshot (")
+    assert "1 gap inside: before position 9, 9 lost" in repr(window)
 
 
 def test_the_time_asked_for_names_a_period_and_at_is_inclusive(dw: Platform) -> None:

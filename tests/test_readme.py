@@ -20,13 +20,15 @@ def test_every_python_block_runs(tmp_path: Path) -> None:
     """In order, as a newcomer would paste them; what they promise in comments is checked here."""
     code = "\n".join(text for kind, text in BLOCKS if kind == "python")
     checks = """
-assert len(r) == 6 and r.end == 6 and round(vwap, 6) == round((65083.66 * .25 + 65083.5 * .1 + 65083.75 * .2) / .55, 6)
+assert len(r) == 7 and r.end == 7 and round(vwap, 6) == round((65083.66 * .25 + 65083.5 * .1 + 65083.75 * .2) / .55, 6)
 assert frame.index.name == "ts_us" and len(frame) == 3
-assert len(book) == 3 and [len(b) for b in live] == [3]
+assert len(book) == 3 and sum(map(len, live)) == 4
 assert r.gaps()["count"].tolist() == [3] and r.snapshots()["count"].tolist() == [2]
 assert max(spread) == 4.5 and mid.tolist() == [65083.75, 65083.75] and missed == 4000 - 2730
 assert sum(rows for _, rows in played) == 3 + 2730 and {feed for feed, _ in played} == {"TICKS", "QUOTES"}
-assert records.tobytes() == r.rows(0, count).to_numpy().tobytes() and count == 6
+assert records.tobytes() == r.rows(0, count).to_numpy().tobytes() and count == 7
+assert crossed["position"].tolist() == [6] and found.spans[["first", "stop"]].tolist() == [(0, 6), (6, 7)]
+assert both.tolist() == [(1_786_309_549_000_001, 1_786_309_549_000_003)]
 dw.delete_feed("QUOTES")
 """
     done = subprocess.run(

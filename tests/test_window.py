@@ -521,6 +521,12 @@ def test_an_empty_feed_says_so_and_a_window_without_coverage_says_less() -> None
     assert repr(Window(TRADES, [], clock="proc_us")) == "<Window: 0 rows>"
 
 
+def test_a_window_of_one_row_shows_it() -> None:
+    win = window_of(trades(9), 4)[4:5]
+    assert "1 row in 1 slice" in repr(win) and "\n      1004  " in repr(win)
+    assert win._repr_html_().count("<tr>") == 2
+
+
 def test_a_part_says_whether_it_is_open() -> None:
     part = Part(7, 2, load=lambda: trades(2))
     assert repr(part) == "<Part 2 rows from position 7, not opened>"

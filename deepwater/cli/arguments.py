@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from deepwater.cli import arguments_data, arguments_services, arguments_store
+from deepwater.cli import arguments_data, arguments_services, arguments_store, arguments_watch
 from deepwater.cli.failures import UsageError
 from deepwater.cli.options import Parser, Version, path
 
@@ -77,6 +77,7 @@ def _parser() -> tuple[Parser, list[str]]:
     parser.add_argument("--base-path", metavar="DIR", type=path, default=None, help="the store")
     parser.set_defaults(run=None, json=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for add in (*arguments_services.COMMANDS, *arguments_store.COMMANDS, *arguments_data.COMMANDS):
+    groups = (arguments_services, arguments_store, arguments_watch, arguments_data)
+    for add in (add for group in groups for add in group.COMMANDS):
         add(commands)
     return parser, list(commands.choices)

@@ -19,7 +19,7 @@ from processes import run_python
 
 COMMANDS = [
     "demo", "record", "exchange", "create", "feeds", "info", "snapshots", "resize", "delete", "rings", "query", "tail",
-    "replay",
+    "replay", "gaps", "status",
 ]  # fmt: skip
 FORMATS = ["table", "csv", "json", "parquet", "arrow"]
 
