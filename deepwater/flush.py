@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from deepwater import format as fmt
 from deepwater.chunk import chunk_name
 from deepwater.files import Directory, sync
@@ -38,7 +40,8 @@ def _undurable(directory: Directory, below: int, ids: fmt.Ids) -> list[int]:
 def flush_sealed(directory: Directory, active: int, ids: fmt.Ids) -> None:
     """Bring the sealed chunks before chunk `active` to the device, oldest first, each with its marks."""
     for chunk_id in _undurable(directory, active, ids):
-        _flush_sealed(directory, chunk_id, ids)
+        with contextlib.suppress(FileNotFoundError):  # retention let it go just now
+            _flush_sealed(directory, chunk_id, ids)
 
 
 def _flush_sealed(directory: Directory, chunk_id: int, ids: fmt.Ids) -> None:

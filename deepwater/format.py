@@ -21,6 +21,7 @@ Files
     data/<feed>/<feed>.reg            kind FREG  a row per sealed chunk    (cache of the chunk headers)
     data/<feed>/chunk_00000001.bin    kind CHNK  records
     data/<feed>/chunk_00000001.idx    kind MARK  marks; absent when the chunk has none
+    data/<feed>/oldest.json           where the feed begins once retention let chunks go (`deepwater.oldest`)
     <shm>/<store>/<feed>-<id>         kind RING  records, overwritten from the oldest (`deepwater.ring`)
     <shm>/<store>/<feed>.wake         a page of words, none of these kinds (`deepwater.wake`)
 
@@ -106,6 +107,8 @@ Live words (offset 4096)
                                   device 8, since_us 8, host 64, state 4 (1 held, 0 released),
                                   CRC 4 of the 124 bytes before
 4416   8    heartbeat             µs; the writer's last write
+4544   8    oldest                CHNK: ``chunk_id`` of ``oldest.json``, stored in the active chunk by retention
+                                  once that file is replaced: open readers look at it again
 4608   64n  clock n               unsorted 8, min 8, max 8, zero 40; n < clock_count
 ====== ==== ===================== ==========================================================
 
@@ -227,6 +230,7 @@ COMMIT = 4096 // 8
 DURABLE = 4160 // 8
 CLAIM = 4224 // 8
 HEARTBEAT = 4416 // 8
+OLDEST = 4544 // 8
 CLOCKS = 4608 // 8
 CLOCK_WORDS = 8
 UNSORTED, MIN, MAX = 0, 1, 2

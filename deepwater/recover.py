@@ -3,7 +3,8 @@
 The end is the first chunk that is not sealed. Whatever lies behind it was never visible: spares, and
 chunks of a write that did not get to its one store. They are removed, the last first; marks of records
 that were not published are taken back; the registry is completed from the seals. Nothing of this
-moves a published record, and doing it twice changes nothing.
+moves a published record, and doing it twice changes nothing. The feed begins where retention says (`deepwater.oldest`),
+which may let chunks go meanwhile: it takes no lock that a writer holds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from deepwater.feed_files import Feed
 from deepwater.feed_registry import Rows, make_row, read_rows
 from deepwater.files import TEMPORARY, Directory
 from deepwater.index import MarkIndex, index_name
+from deepwater.oldest import ALL, Oldest, read_oldest
 
 _INDEX = re.compile(r"chunk_(\d{8,19})\.idx")
 
@@ -42,9 +44,7 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
         A chunk is missing or damaged: nothing is removed or written then.
     """
     _remove_temporaries(directory, feed.name)
-    rows = read_rows(directory, feed.name, feed.layout, feed.ids)
-    ids = chunk_ids(directory)
-    rows, active = _walk(directory, feed, rows, ids)
+    rows, active, ids = _find_end(directory, feed)
     _remove_beyond(directory, active.id if active is not None else 0, ids)
     if active is None:
         return rows, None
@@ -59,13 +59,26 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     return rows, chunk
 
 
-def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int]) -> tuple[Rows, Chunk | None]:
+def _find_end(directory: Directory, feed: Feed) -> tuple[Rows, Chunk | None, list[int]]:
+    """Rows, the first chunk that is not sealed, and the ids of all chunk files; anew if retention came in between."""
+    while True:
+        oldest = read_oldest(directory, feed.ids)
+        try:
+            rows = read_rows(directory, feed.name, feed.layout, feed.ids, oldest)
+            ids = chunk_ids(directory)
+            return *_walk(directory, feed, rows, ids, oldest), ids
+        except CorruptFileError:
+            if read_oldest(directory, feed.ids) == oldest:
+                raise
+
+
+def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int], oldest: Oldest) -> tuple[Rows, Chunk | None]:
     """From the last registered chunk to the first that is not sealed."""
-    if not ids and not len(rows):
+    if not ids and not len(rows) and oldest == ALL:
         _refuse_orphan_index(directory)
         return rows, None
-    chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else 1
-    base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None
+    chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else oldest.chunk_id
+    base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None if oldest == ALL else oldest.position
     more: list[Any] = []
     while True:
         chunk = _open(directory, feed, chunk_id, base, alone=base is None and ids == [chunk_id])
@@ -84,7 +97,8 @@ def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None, alo
     try:
         chunk = Chunk.open(directory, chunk_id, feed.layout, feed.ids)
     except FileNotFoundError:
-        reason = f"chunk {chunk_id} is missing: chunk {chunk_id - 1} is sealed, so there was one"
+        why = f"chunk {chunk_id - 1} is sealed, so there was one" if chunk_id > 1 else "later ones are there"
+        reason = f"chunk {chunk_id} is missing: {why}"
         raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason) from None
     if chunk is None and alone:
         return None  # the feed's only chunk was prepared and never became part of it

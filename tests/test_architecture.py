@@ -18,10 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LINE = """
     errors wording jsontext durations spans timestamps | fields settings infer schema | layout
     | arrow frames rules values | format | files futex timerslack | ring_files segment locks wake
-    | chunk index clockstats spare | feed_files feed_registry global_registry store | held window | ring
+    | chunk index clockstats spare | feed_files oldest feed_registry global_registry store | held window | ring
     | chain ring_chain | search asof marks waiting follow reader ring_reader
     | recover flush feed_writer writer ring_writer | pace lanes merge resume playback
-    | check | describe holder platform shm | apps | cli
+    | check | describe holder retain platform shm | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

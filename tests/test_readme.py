@@ -27,7 +27,9 @@ assert r.gaps()["count"].tolist() == [3] and r.snapshots()["count"].tolist() == 
 assert max(spread) == 4.5 and mid.tolist() == [65083.75, 65083.75] and missed == 4000 - 2730
 assert sum(rows for _, rows in played) == 3 + 2730 and {feed for feed, _ in played} == {"TICKS", "QUOTES"}
 assert records.tobytes() == r.rows(0, count).to_numpy().tobytes() and count == 6
+assert gone.records == tape.first > 0 and tape.end == 900_000 and len(window.to_numpy()) == 1000
 dw.delete_feed("QUOTES")
+dw.delete_feed("TAPE")
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code + checks], cwd=tmp_path, capture_output=True, text=True, timeout=60,
