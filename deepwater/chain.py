@@ -6,6 +6,12 @@ sealed, goes on to the next: that is all a reader ever waits for. Chunks are map
 touches them and at most `MAPPED` stay mapped, so a year of chunks does not exhaust descriptors;
 arrays handed out keep their own mapping.
 
+Retention lets the oldest chunks go under a reader (`deepwater.retain`). It says so in ``oldest.json`` and then in a
+word of the tail, so `refresh` notices with one more load; a reader that has just moved on to a new tail, where nobody
+may have said it, looks at the file. A chunk that is opened and is not there is explained by that file, or missing.
+What is known of chunks is then cut at the front, so indexes are those of one look: whatever is kept longer (a part
+of a window) names its chunk by its id. More than 400 lines because all of this is one state.
+
 Searching is O(log) in the number of chunks: prefix maxima and suffix minima of a clock are monotone
 even when the clock is not, so two binary searches bound the chunks that can hold an answer.
 The table is Python lists: a lookup in one costs less than a call into NumPy, and a year of chunks is
@@ -20,6 +26,7 @@ import os
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,10 +37,11 @@ from deepwater.checksums import make_sure
 from deepwater.chunk import Chunk, chunk_ids, chunk_name, refuse_to_end_before
 from deepwater.clocktable import ClockTable
 from deepwater.errors import ChunkGoneError, CorruptFileError, FeedNotFoundError
-from deepwater.feed_registry import read_rows
+from deepwater.feed_registry import Rows, read_rows
 from deepwater.files import Directory, more_descriptors
 from deepwater.held import Held
 from deepwater.layout import Layout
+from deepwater.oldest import ALL, OLDEST, Oldest, read_oldest
 from deepwater.ring_files import SharedPlace
 
 MAPPED = 64
@@ -58,18 +66,44 @@ class Chain:
 
     def __init__(self, directory: Directory, place: SharedPlace, feed: str, layout: Layout, ids: fmt.Ids) -> None:
         self.directory, self.place, self.feed, self.layout, self.ids = directory, place, feed, layout, ids
-        self._rows = read_rows(directory, feed, layout, ids)
-        self._seals: list[fmt.Seal] = []  # of chunks sealed since
-        self._bases: list[int] = self._rows["base"].tolist()
-        self._counts: list[int] = self._rows["count"].tolist()
-        self._first_id = int(self._rows["chunk_id"][0]) if len(self._rows) else 0
-        self._clocks: dict[int, ClockTable] = {}
-        self._mapped: OrderedDict[int, Chunk] = OrderedDict()
+        self._rows: Rows
+        self._seals: list[fmt.Seal]  # of chunks sealed since
+        self._bases: list[int]
+        self._counts: list[int]
+        self._clocks: dict[int, ClockTable]
+        self._oldest: Oldest
+        self._mapped: OrderedDict[int, Chunk] = OrderedDict()  # by id
         self.tail: Chunk | None = None
-        self._tail_count = 0
-        self.first = self._bases[0] if self._bases else 0
-        self.end = self._bases[-1] + self._counts[-1] if self._bases else 0
+        self._tail_count = self._told = self.first = self.end = 0
+        self._begin()
         self.refresh()
+
+    def _begin(self) -> None:
+        """Begin at the oldest chunk held, with what the registry knows; the tail is to be found."""
+        oldest = read_oldest(self.directory, self.ids)
+        rows = read_rows(self.directory, self.feed, self.layout, self.ids, oldest)
+        bases, counts = rows["base"].tolist(), rows["count"].tolist()
+        end = max(self.end, bases[-1] + counts[-1] if bases else oldest.position)
+        # Nothing is called from here on, so that an interrupt finds all of it or nothing.
+        self._oldest, self._rows, self._bases, self._counts = oldest, rows, bases, counts
+        self._seals, self._clocks, self.tail, self._tail_count = [], {}, None, 0
+        self.first, self.end = oldest.position, end
+
+    def _forget(self, oldest: Oldest) -> None:
+        """Leave out the chunks before `oldest`, which is among those known."""
+        assert self.tail is not None
+        gone = oldest.chunk_id - self._oldest.chunk_id
+        base = self._bases[gone] if gone < len(self._bases) else self.tail.base
+        if base != oldest.position:
+            path, reason = self.directory.name_of(OLDEST), f"chunk {oldest.chunk_id} begins at position {base}"
+            raise CorruptFileError(f"{path}: {reason}, expected {oldest.position}", path=path, reason=reason)
+        rows, bases, counts = self._rows[gone:], self._bases[gone:], self._counts[gone:]
+        seals = self._seals[max(0, gone - len(self._rows)) :]
+        # As in `_begin`.
+        self._oldest, self._rows, self._bases, self._counts = oldest, rows, bases, counts
+        self._seals, self._clocks, self.first = seals, {}, oldest.position
+        for chunk_id in [chunk_id for chunk_id in self._mapped if chunk_id < oldest.chunk_id]:
+            self._mapped.pop(chunk_id).close()  # who maps a file keeps its blocks on the disk
 
     def again(self) -> Chain:
         """Another chain over the same feed, for another thread."""
@@ -99,9 +133,14 @@ class Chain:
         return total
 
     def answer(self, question: Callable[[Held], T]) -> T:
-        """Ask something of what is published now."""
-        self.refresh()
-        return question(self)
+        """Ask something of what is published now; again if retention took away what it needed."""
+        while True:
+            self.refresh()
+            try:
+                return question(self)
+            except ChunkGoneError:
+                if not self._notice():
+                    raise
 
     def __len__(self) -> int:
         return len(self._bases) + (self.tail is not None)
@@ -109,39 +148,75 @@ class Chain:
     # --- what is published ---------------------------------------------------------------------
 
     def refresh(self) -> int:
-        """Load what is published now. Returns `end`. No system call unless a chunk was sealed."""
+        """Load what is published now. Returns `end`. No system call unless a chunk was sealed, or some were let go."""
+        tail = self.tail
+        if tail is not None and tail.segment.words[fmt.OLDEST] == self._told:
+            count, sealed = tail.state()
+            if not sealed:
+                self._tail_count = count
+                self.end = tail.base + count
+                return self.end
+        return self._catch_up()
+
+    def _catch_up(self) -> int:
+        """Go on to the present tail, and see what retention let go."""
+        while True:
+            try:
+                tail = self._go_to_tail()
+                if tail is None:
+                    return self.end
+                # The word first: a prune that the file does not tell of yet changes the word after it.
+                self._told = tail.segment.words[fmt.OLDEST]
+                if not self._notice():
+                    return self.end
+            except ChunkGoneError:
+                if not self._notice():
+                    raise
+
+    def _go_to_tail(self) -> Chunk | None:
         tail = self.tail
         if tail is None and (tail := self._open_tail()) is None:
-            return self.end
+            return None
         count, sealed = tail.state()
         while sealed:
             seal, following = tail.seal(), self._successor(tail.id, tail.base + count)
             if following is None:
                 break
-            self._append(tail.id - self._first_id, seal)
-            self._keep(tail.id - self._first_id, tail)
+            self._append(tail.id - self._oldest.chunk_id, seal)
+            self._keep(tail)
             self.tail = tail = following
             count, sealed = tail.state()
         self._tail_count = count
         self.end = tail.base + count
-        return self.end
+        return tail
+
+    def _notice(self) -> bool:
+        """Leave out what retention has let go since it was looked at; whether it has let go any."""
+        oldest = read_oldest(self.directory, self.ids)
+        if oldest.chunk_id <= self._oldest.chunk_id:
+            return False
+        if self.tail is None or oldest.chunk_id > self.tail.id:
+            self._begin()
+        else:
+            self._forget(oldest)
+        return True
 
     def _open_tail(self) -> Chunk | None:
         """The first chunk after the table's; None when the feed has no chunk yet."""
+        oldest = self._oldest
         if self._bases:
             last = len(self._bases) - 1
-            self.tail = self._successor(self._first_id + last, self._bases[last] + self._counts[last])
+            self.tail = self._successor(oldest.chunk_id + last, self._bases[last] + self._counts[last])
             if self.tail is None or not self.tail.is_of_now:
                 self._cut_to_proven()
-            return self.tail
-        ids = chunk_ids(self.directory)
-        if ids and ids[0] != 1:
-            raise self._missing(1)
-        chunk = self._open_chunk(1) if ids else None
-        if chunk is not None:
-            self.tail, self._first_id, self.first = chunk, chunk.id, chunk.base
-            self.end = max(self.end, chunk.base)
-        return chunk
+        elif oldest != ALL:
+            self.tail = self._successor(oldest.chunk_id - 1, oldest.position)
+        elif chunk_ids(self.directory):
+            self.tail = self._open_chunk(1)
+            if self.tail is not None and self.tail.base:
+                found, self.tail = self.tail.base, None
+                raise self._corrupt(1, f"begins at position {found}, expected position 0")
+        return self.tail
 
     def _cut_to_proven(self) -> None:
         """The machine went down, or this is a copy: end at the first sealed chunk that is not proven whole.
@@ -149,7 +224,7 @@ class Chain:
         A chunk that is sure has only such before it: syncs go from the oldest chunk on.
         """
         for index in reversed(range(len(self._bases))):
-            chunk = self._open_chunk(self._first_id + index)
+            chunk = self._open_chunk(self._oldest.chunk_id + index)
             whole = chunk is not None and chunk.state() == (self._counts[index], True)
             if chunk is not None and whole and not chunk.is_doubted:
                 break
@@ -192,26 +267,37 @@ class Chain:
         next : int
             The position after them.
         lost : int
-            Always 0: records of a chunk are not overwritten.
+            How many records from `position` on were let go by retention before this.
 
         Raises
         ------
         ChunkGoneError
-            The position is older than what is held.
+            The feed was deleted.
         """
         if position >= self.end and self.refresh() <= position:
             return None, position, 0
-        if position < self.first:
-            raise ChunkGoneError(
-                f"feed {self.feed!r}: position {position} is gone; the oldest record held is {self.first}: "
-                f"start there with position={self.first}", feed=self.feed, chunk_id=None,
-            )  # fmt: skip
-        index = self.index_of(position)
-        base = self.base(index)
-        stop = base + self.count(index)
-        if most is not None:
-            stop = min(stop, position + most)
-        return self.records(index)[position - base : stop - base], stop, 0
+        while True:
+            start = max(position, self.first)
+            if start >= self.end:
+                return None, start, start - position
+            index = self.index_of(start)
+            base = self.base(index)
+            stop = base + self.count(index)
+            if most is not None:
+                stop = min(stop, start + most)
+            try:
+                return self.records(index)[start - base : stop - base], stop, start - position
+            except ChunkGoneError:
+                if not self._notice():
+                    raise
+                self.refresh()
+
+    def why_lost(self, lost: int) -> str:
+        """What to tell a follower that was overtaken."""
+        return (
+            f"retention let {lost:,} records go before they were read: read faster, keep more (the setting retain), "
+            f"or take on_lap='skip'"
+        )
 
     def close(self) -> None:
         """Let go of the files. Arrays handed out stay valid."""
@@ -233,9 +319,9 @@ class Chain:
 
     # --- chunks ----------------------------------------------------------------------------------
 
-    def _keep(self, index: int, chunk: Chunk) -> None:
-        self._mapped[index] = chunk
-        self._mapped.move_to_end(index)
+    def _keep(self, chunk: Chunk) -> None:
+        self._mapped[chunk.id] = chunk
+        self._mapped.move_to_end(chunk.id)
         while len(self._mapped) > MAPPED:
             self._mapped.popitem(last=False)[1].close()
 
@@ -244,10 +330,16 @@ class Chain:
         if index >= len(self._bases):
             assert self.tail is not None
             return self.tail
-        chunk = self._mapped.get(index)
+        return self._sealed(self.chunk_id(index), self._bases[index], self._counts[index])
+
+    def _sealed(self, chunk_id: int, base: int, count: int) -> Chunk:
+        """A chunk that is sealed, mapped: what it holds is known."""
+        chunk = self._mapped.get(chunk_id)
         if chunk is None:
-            chunk = self._open(index)
-        self._keep(index, chunk)
+            chunk = self._open_chunk(chunk_id)
+            if chunk is None or (chunk.base, chunk.state()) != (base, (count, True)):
+                raise self._corrupt(chunk_id, "is not the sealed chunk that the registry or its neighbours describe")
+        self._keep(chunk)
         return chunk
 
     def _open_chunk(self, chunk_id: int) -> Chunk | None:
@@ -270,13 +362,6 @@ class Chain:
             refuse_to_end_before(self.directory, chunk_id, self.ids)
         return chunk
 
-    def _open(self, index: int) -> Chunk:
-        chunk_id = self._first_id + index
-        chunk = self._open_chunk(chunk_id)
-        if chunk is None or (chunk.base, chunk.state()) != (self._bases[index], (self._counts[index], True)):
-            raise self._corrupt(chunk_id, "is not the sealed chunk that the registry or its neighbours describe")
-        return chunk
-
     def _corrupt(self, chunk_id: int, reason: str) -> CorruptFileError:
         path = self.directory.name_of(chunk_name(chunk_id))
         return CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
@@ -285,6 +370,13 @@ class Chain:
         path = self.directory.name_of(chunk_name(chunk_id))
         if self.directory.is_gone:
             return ChunkGoneError(f"feed {self.feed!r} was deleted: {path}", feed=self.feed, chunk_id=chunk_id)
+        oldest = read_oldest(self.directory, self.ids)
+        if chunk_id < oldest.chunk_id:
+            return ChunkGoneError(
+                f"feed {self.feed!r}: chunk {chunk_id} was let go by retention before it was read; the oldest record "
+                f"held is {oldest.position}: read from there, or keep more (the setting retain)",
+                feed=self.feed, chunk_id=chunk_id, first=oldest.position,
+            )  # fmt: skip
         return self._corrupt(chunk_id, f"chunk {chunk_id} is missing; restore it from a copy")
 
     def base(self, index: int) -> int:
@@ -297,7 +389,7 @@ class Chain:
 
     def chunk_id(self, index: int) -> int:
         """The id of a chunk."""
-        return self._first_id + index
+        return self._oldest.chunk_id + index
 
     def may_be_torn(self, index: int) -> bool:
         """Whether marks of a chunk may be damaged without anybody's fault: it came from a power cut, or is a copy."""
@@ -314,11 +406,31 @@ class Chain:
         Raises
         ------
         ChunkGoneError
-            The feed was deleted before it was touched.
+            The feed was deleted, or retention let the chunk go, before it was touched.
         CorruptFileError
             It is missing or damaged.
         """
         return self._chunk(index).records[: self.count(index)]
+
+    def opener(self, index: int) -> Callable[[], npt.NDArray[Any]]:
+        """A way to the records of a chunk as they are published now, for later: it names the chunk by its id."""
+        if index < len(self._bases):
+            return partial(self._sealed_records, self.chunk_id(index), self._bases[index], self._counts[index])
+        assert self.tail is not None
+        return partial(self._tail_records, self.tail.id, self._tail_count)
+
+    def _sealed_records(self, chunk_id: int, base: int, count: int) -> npt.NDArray[Any]:
+        return self._sealed(chunk_id, base, count).records[:count]
+
+    def _tail_records(self, chunk_id: int, count: int) -> npt.NDArray[Any]:
+        """Of what was the tail: it may have been sealed since."""
+        chunk = self._mapped.get(chunk_id) or self.tail
+        if chunk is None or chunk.id != chunk_id:
+            chunk = self._open_chunk(chunk_id)
+            if chunk is None or chunk.state()[0] < count:
+                raise self._corrupt(chunk_id, f"holds less than the {count} records that were published in it")
+            self._keep(chunk)
+        return chunk.records[:count]
 
     def column(self, index: int, clock: int) -> npt.NDArray[np.uint64]:
         """A clock of the published records of a chunk; a strided view."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from deepwater import format as fmt
 from deepwater.chain import Chain
+from deepwater.held import Held
 from deepwater.locks import is_alive
 from deepwater.reader import Reader
 
@@ -69,10 +70,13 @@ def describe(reader: Reader) -> dict[str, Any]:
 
 def durable(reader: Reader) -> int:
     """The durable position: everything below it is on the device. Looks back to the last chunk that was synced."""
-    chain = reader._chain
+    return reader._ask(_durable)
+
+
+def _durable(chain: Held) -> int:
     assert isinstance(chain, Chain)
     for index in reversed(range(len(chain))):
         on_device = chain.durable(index)
         if on_device or index == 0:
             return chain.base(index) + on_device
-    return reader.first
+    return chain.first

@@ -15,7 +15,7 @@
     │   ├── FeedLockedError                    another writer holds the feed
     │   ├── EmptyFeedError(RuntimeError)       the feed has no record
     │   ├── NoSnapshotError(LookupError)       no complete snapshot at or before the time asked for
-    │   ├── LappedError                        a ring overwrote what was being read
+    │   ├── LappedError                        a ring overwrote, or retention let go, what was being read
     │   ├── ChunkGoneError(LookupError)        retention removed the chunk
     │   ├── StorageFullError(OSError)          no space for the next chunk; nothing was lost
     │   └── DurabilityError(OSError)           the device refused a sync; the writer is read-only now
@@ -99,13 +99,13 @@ class NoSnapshotError(DeepwaterError, LookupError):
 
 
 class LappedError(DeepwaterError):
-    """A ring overwrote records before they were read. Attribute: `lost` (how many)."""
+    """A ring overwrote records, or retention let them go, before a reader came to them. Attribute: `lost`."""
 
     lost: int = 0
 
 
 class ChunkGoneError(DeepwaterError, LookupError):
-    """Retention removed a chunk before it was read. Attributes: `feed`, `chunk_id`."""
+    """Retention removed a chunk before it was read. Attributes, where known: `feed`, `chunk_id`, `first`."""
 
 
 class StorageFullError(DeepwaterError, OSError):

@@ -2,7 +2,8 @@
 
 It is a cache of the chunks' seals. Readers use what is valid of it and walk the chunk headers for
 the rest; a missing, short or damaged registry costs time, never data, and the next writer makes it
-anew. It grows in place by doubling, so mappings made before stay true.
+anew. It grows in place by doubling, so mappings made before stay true. Rows of chunks that retention let go are
+passed over, and left out when the next writer makes the file anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from deepwater.chunk import static_of
 from deepwater.errors import CorruptFileError, DeepwaterError
 from deepwater.files import Directory
 from deepwater.layout import Layout
+from deepwater.oldest import Oldest
 from deepwater.schema import FeedSpec
 from deepwater.segment import Segment, read_published
 from deepwater.timestamps import now_us
@@ -75,7 +77,21 @@ def registry_name(feed: str) -> str:
     return f"{feed}.reg"
 
 
-def read_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> Rows:
+def read_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids, oldest: Oldest) -> Rows:
+    """The valid rows from the oldest chunk held on, a copy, ascending by chunk id without a hole.
+
+    Empty when there is no registry. One that begins later, or has another position for the oldest chunk, is not
+    believed.
+    """
+    rows = _valid_rows(directory, feed, layout, ids)
+    begins = int(rows["chunk_id"][0]) if len(rows) else 0
+    if not 0 < begins <= oldest.chunk_id:
+        return rows[:0]
+    rows = rows[oldest.chunk_id - begins :]
+    return rows if len(rows) and rows["base"][0] == oldest.position else rows[:0]
+
+
+def _valid_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> Rows:
     """The valid rows, a copy, ascending by chunk id without a hole; empty when there is no registry.
 
     A damaged header counts as no registry, and rows from the first damaged one on are left out:
@@ -86,8 +102,7 @@ def read_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> 
         rows = read_published(directory, registry_name(feed), fmt.FEED_REGISTRY, ids, dtype)
     except (FileNotFoundError, CorruptFileError):
         return np.zeros(0, dtype)
-    rows = valid_prefix(rows)
-    return rows if len(rows) and rows["chunk_id"][0] == 1 else rows[:0]
+    return valid_prefix(rows)
 
 
 def valid_prefix(rows: Rows) -> Rows:
@@ -121,7 +136,7 @@ class FeedRegistry:
         with contextlib.suppress(*_UNWRITTEN):
             if not len(rows) and not self._directory.exists(registry_name(self._feed)):
                 return  # made with the first sealed chunk
-            have = read_rows(self._directory, self._feed, self._layout, self._ids)
+            have = _valid_rows(self._directory, self._feed, self._layout, self._ids)
             if self._stored() == len(have) <= len(rows) and have.tobytes() == rows[: len(have)].tobytes():
                 self._missing = self._missing[len(have) :]
             else:

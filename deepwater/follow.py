@@ -66,7 +66,7 @@ class Follower:
     layout : Layout
         Of the records.
     lost : int
-        Records that were overwritten before this follower came to them (rings only).
+        Records that a ring's writer overwrote, or that retention let go, before this follower came to them.
 
     Notes
     -----
@@ -112,7 +112,8 @@ class Follower:
         StopIteration
             After `timeout` seconds without a record, or after `close`.
         LappedError
-            The writer of a ring has overwritten `lost` records that were next. The iterator goes on behind them.
+            The writer of a ring has overwritten, or retention let go, `lost` records that were next. The iterator
+            goes on behind them.
         FeedNotFoundError
             The feed was deleted.
         ChunkGoneError, CorruptFileError
@@ -195,8 +196,7 @@ class Follower:
         if not self._skips:
             feed = self._chain.feed
             raise LappedError(
-                f"feed {feed!r}: the writer of the ring overwrote {lost:,} records before they were read: read faster, "
-                f"make the ring larger (resize_feed), or take on_lap='skip'; go on at position {self._next}",
+                f"feed {feed!r}: {self._chain.why_lost(lost)}; go on at position {self._next}",
                 feed=feed, lost=lost, position=self._next,
             )  # fmt: skip
 

@@ -22,6 +22,7 @@ Files
     data/<feed>/chunk_00000001.bin    kind CHNK  records
     data/<feed>/chunk_00000001.idx    kind MARK  marks; absent when the chunk has none
     data/<feed>/chunk_00000001.crc    kind CSUM  a checksum for each block of records (`deepwater.checksums`)
+    data/<feed>/oldest.json           where the feed begins once retention let chunks go (`deepwater.oldest`)
     <shm>/<store>/<feed>-<id>         kind RING  records, overwritten from the oldest (`deepwater.ring`)
     <shm>/<store>/<feed>.wake         a page of words, none of these kinds (`deepwater.wake`)
 
@@ -103,6 +104,8 @@ Live words (offset 4096)
 4160   8    durable               records known to be on the device; set after the sync returns, with
                                   ``SEALED << 63`` once that sync took the seal along
 4224   8    claim                 RING: count up to which slots may have been overwritten; else 0
+4232   8    oldest                CHNK: ``chunk_id`` of ``oldest.json``, stored in the active chunk by retention
+                                  once that file is replaced: open readers look at it again
 4288   128  owner                 pid 8, start 8 (clock ticks after boot), boot_id 16, inode 8,
                                   device 8, since_us 8, host 64, state 4 (1 held, 0 released),
                                   CRC 4 of the 124 bytes before
@@ -247,6 +250,7 @@ COMMIT = 4096 // 8
 """Word indexes, for a ``memoryview.cast("Q")`` of the file."""
 DURABLE = 4160 // 8
 CLAIM = 4224 // 8
+OLDEST = 4232 // 8
 HEARTBEAT = 4416 // 8
 TAIL_OFFSETS = (4480, 4544)
 CLOCKS = 4608 // 8

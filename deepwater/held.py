@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +31,10 @@ class Held(Protocol):
 
     def records(self, index: int) -> npt.NDArray[Any]:
         """The records of a piece, a read-only view."""
+        ...
+
+    def opener(self, index: int) -> Callable[[], npt.NDArray[Any]]:
+        """A way to the records of a piece that stays true when the pieces are numbered anew."""
         ...
 
     def column(self, index: int, clock: int) -> npt.NDArray[np.uint64]:

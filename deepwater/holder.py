@@ -1,4 +1,4 @@
-"""Who holds a feed: what its newest file says, and the error that says it."""
+"""Who holds a feed: what its newest file says, the error that says it, and the lock of maintenance."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from deepwater import format as fmt
 from deepwater.chunk import Chunk, chunk_ids
 from deepwater.errors import CorruptFileError, FeedLockedError, FeedNotFoundError
-from deepwater.feed_files import read_feed
+from deepwater.feed_files import LAYOUT, read_feed
 from deepwater.files import Directory
+from deepwater.locks import Lock
 from deepwater.ring_chain import RingChain
 from deepwater.store import Store
 
@@ -42,3 +43,28 @@ def locked(feed: str, directory: Directory, owner: fmt.Owner | None) -> FeedLock
         f"feed {feed!r} has a writer already: process {owner.pid} on {owner.host} since {since}; one writer a feed: "
         f"close that one", feed=feed, pid=owner.pid, host=owner.host, since_us=owner.since_us,
     )  # fmt: skip
+
+
+def maintenance(store: Store, feed: str, directory: Directory) -> Lock:
+    """Take the MAINTENANCE lock of a feed; the caller releases it.
+
+    Raises
+    ------
+    FeedLockedError
+        Somebody else has it.
+    FeedNotFoundError
+        The feed was deleted meanwhile.
+    """
+    try:
+        lock = Lock.take(LAYOUT, directory.fd)
+    except FileNotFoundError:
+        raise store.not_found(feed) from None
+    if lock is None:
+        raise FeedLockedError(
+            f"feed {feed!r} is under maintenance (a prune or a delete): {directory.path}; one at a time: try again "
+            f"when it is done", feed=feed,
+        )  # fmt: skip
+    if not lock.stat.st_nlink:  # a delete was quicker
+        lock.release()
+        raise store.not_found(feed)
+    return lock

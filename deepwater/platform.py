@@ -1,4 +1,4 @@
-"""The front door: a store and its feeds."""
+"""The front door: a store and its feeds. More than 400 lines because half of them document what users call."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from deepwater import format as fmt
-from deepwater import frames
+from deepwater import frames, retain
 from deepwater.chain import Chain
 from deepwater.describe import describe, overview
+from deepwater.durations import DurationLike
 from deepwater.errors import (
     ClosedError,
     CorruptFileError,
@@ -21,13 +22,14 @@ from deepwater.errors import (
     SchemaError,
     SchemaMismatchError,
 )
-from deepwater.feed_files import LAYOUT, Feed, feed_id, read_feed, write_settings
+from deepwater.feed_files import Feed, feed_id, read_feed, write_settings
 from deepwater.feed_writer import FeedWriter, check_size
 from deepwater.files import Directory
-from deepwater.holder import locked, owner_of
+from deepwater.holder import locked, maintenance, owner_of
 from deepwater.layout import Layout
 from deepwater.locks import Lock
 from deepwater.reader import Reader
+from deepwater.retain import Pruned
 from deepwater.ring_chain import RingChain
 from deepwater.ring_reader import RingReader
 from deepwater.ring_writer import RingWriter, remove_rings, ring_exists
@@ -194,21 +196,48 @@ class Platform:
         with self._store.open(name) as directory:
             writer = self._lock(name, directory)
             try:
-                maintenance = self._maintenance(name, directory)
-                if maintenance is None:
-                    raise locked(name, directory, None)
+                maintaining = maintenance(self._store, name, directory)
                 with contextlib.suppress(OSError, CorruptFileError):  # no shared memory of ours: nothing to remove
                     remove_rings(self._store.shared, name)
                 self._store.remove(name)
-                maintenance.release()
+                maintaining.release()
             finally:
                 writer.release()
 
-    def _maintenance(self, name: str, directory: Directory) -> Lock | None:
-        try:
-            return Lock.take(LAYOUT, directory.fd)
-        except FileNotFoundError:
-            raise self._store.not_found(name) from None
+    def prune(self, name: str, keep: DurationLike | None = None, max_bytes: int | None = None,
+              dry_run: bool = False) -> Pruned:  # fmt: skip
+        """Let the oldest sealed chunks of a feed go, beside its writer and its readers; see `deepwater.retain`.
+
+        Parameters
+        ----------
+        keep : duration, optional
+            ``"7d"``, a timedelta: chunks go whose newest record (by the primary clock) is older than this before now.
+        max_bytes : int, optional
+            Chunks go while the feed's chunk files are larger than this.
+        dry_run : bool
+            Only say what would go.
+
+        Returns
+        -------
+        Pruned
+            What went: chunks, positions, times, bytes. With neither limit the feed's setting `retain` is applied;
+            without one nothing goes.
+
+        Notes
+        -----
+        The newest chunk that holds records always stays. Positions stay what they are: `Reader.first` is how many
+        were let go. Arrays handed out stay valid; what was not touched yet raises `ChunkGoneError`, and a follower
+        that was overtaken `LappedError` (or goes on, with ``on_lap="skip"``).
+
+        Raises
+        ------
+        FeedLockedError
+            Other maintenance runs on it.
+        SchemaError
+            It is a ring, or `max_bytes` is no number of bytes.
+        TimeFormatError, FeedNotFoundError, PermissionError, CorruptFileError, StorageFullError
+        """
+        return retain.prune(self._store, name, keep, max_bytes, dry_run)
 
     def resize_feed(self, name: str, new_chunk_size_bytes: int) -> None:
         """Change the size of a feed's chunks, or of its ring, from now on; positions go on, readers go on.

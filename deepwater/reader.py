@@ -128,7 +128,7 @@ class Reader:
 
     @property
     def first(self) -> int:
-        """The oldest position held."""
+        """The oldest position held: so many records were let go by retention, or overwritten in a ring."""
         self._chain.refresh()
         return self._chain.first
 
@@ -423,8 +423,9 @@ class Reader:
             once it has waited for some 10 ms; ``"wake"`` is woken by the writer from the start (least work for the
             reader, a system call a write for the writer); ``"spin"`` looks all the time (a whole core, least delay).
         on_lap
-            What to do when a ring's writer has overtaken: ``"raise"`` a `LappedError` that says how many records
-            are lost (the next batch then goes on behind them), or ``"skip"`` them. `Follower.lost` counts them.
+            What to do when a ring's writer, or retention, has overtaken: ``"raise"`` a `LappedError` that says how
+            many records are lost (the next batch then goes on behind them), or ``"skip"`` them. `Follower.lost`
+            counts them.
         """
         for name, value, allowed in (("as_", as_, ("numpy", "arrow")), ("wait", wait, WAITS), ("on_lap", on_lap, LAPS)):
             if value not in allowed:
@@ -532,8 +533,7 @@ class Reader:
             The feed has no complete snapshot by then.
         """
         chain = self._chain
-        end = chain.refresh()
-        stop = end
+        stop = chain.refresh()
         if at is not None:
             moment = np.array([last_instant(at)], np.uint64)
             stop = int(self._ask(lambda held: search.positions_asof(held, 0, moment))[0]) + 1
@@ -542,4 +542,6 @@ class Reader:
             when = "" if at is None else f" at or before {format_us(last_instant(at))}"
             why = "" if self.settings.index_playback else " (it was made without index_playback)"
             raise NoSnapshotError(f"feed {self.feed!r} has no complete snapshot{when}{why}", feed=self.feed, at_us=at)
-        return self.rows(found[0], stop)
+        window = self.rows(found[0], stop)
+        # Retention may have come in between: what begins inside a snapshot is no book.
+        return window if chain.first <= found[0] else self.playback(at)

@@ -3,7 +3,8 @@
 The end is the first chunk that is not sealed. Whatever lies behind it was never visible: spares, and
 chunks of a write that did not get to its one store. They are removed, the last first; marks of records
 that were not published are taken back; the registry is completed from the seals. Nothing of this
-moves a published record, and doing it twice changes nothing.
+moves a published record, and doing it twice changes nothing. The feed begins where retention says (`deepwater.oldest`),
+which may let chunks go meanwhile: it takes no lock that a writer holds.
 
 After an unclean shutdown of the machine, and in a copy of a live store, the page cache is not what it was: a
 chunk that is not known to be on the device, and was not written since this boot into this very file, counts only as
@@ -39,6 +40,7 @@ from deepwater.feed_files import Feed
 from deepwater.feed_registry import Rows, make_row, read_rows
 from deepwater.files import TEMPORARY, Directory
 from deepwater.index import DROPPED, MarkIndex, index_name, pack_mark
+from deepwater.oldest import ALL, Oldest, read_oldest
 from deepwater.timestamps import now_us
 
 _INDEX = re.compile(r"chunk_(\d{8,19})\.(?:idx|crc)")
@@ -60,14 +62,12 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
         A chunk is missing or damaged: nothing is removed or written then.
     """
     _remove_temporaries(directory, feed.name)
-    rows = _sure_rows(directory, feed, read_rows(directory, feed.name, feed.layout, feed.ids))
-    ids = chunk_ids(directory)
-    rows, active = _walk(directory, feed, rows, ids)
+    rows, active, ids, oldest = _find_end(directory, feed)
     if active is None or active.is_doubted:
-        last = active.id if active is not None else int(rows["chunk_id"][-1]) + 1 if len(rows) else 1
+        last = active.id if active is not None else _following(rows, oldest)[0]
         refuse_to_end_before(directory, last, feed.ids)
-    if active is None and len(rows):
-        return rows, _activate_spare(directory, feed, rows)
+    if active is None and (len(rows) or oldest != ALL):
+        return rows, _activate_spare(directory, feed, *_following(rows, oldest))
     if active is not None and active.is_doubted:
         _note_dropped(directory, feed, active, ids)
     _remove_beyond(directory, active.id if active is not None else 0, ids)
@@ -105,9 +105,8 @@ def _sure_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
     return rows[:keep]
 
 
-def _activate_spare(directory: Directory, feed: Feed, rows: Rows) -> WritableChunk:
+def _activate_spare(directory: Directory, feed: Feed, chunk_id: int, base: int) -> WritableChunk:
     """A new chunk after the last sealed one. There was one, and the machine went down before it was synced."""
-    chunk_id, base = int(rows["chunk_id"][-1]) + 1, int(rows["base"][-1] + rows["count"][-1])
     _remove_beyond(directory, chunk_id - 1, chunk_ids(directory))
     create_chunk(directory, chunk_id, feed.layout, feed.ids, feed.settings.chunk_size_bytes)
     return WritableChunk.activate(directory, chunk_id, feed.layout, feed.ids, base)
@@ -173,13 +172,34 @@ def _cut(directory: Directory, chunk: WritableChunk, proven: int) -> None:
         sums.close()
 
 
-def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int]) -> tuple[Rows, Chunk | None]:
+def _find_end(directory: Directory, feed: Feed) -> tuple[Rows, Chunk | None, list[int], Oldest]:
+    """Rows, the first chunk that is not sealed, and the ids of all chunk files; anew if retention came in between."""
+    while True:
+        oldest = read_oldest(directory, feed.ids)
+        try:
+            rows = read_rows(directory, feed.name, feed.layout, feed.ids, oldest)
+            rows = _sure_rows(directory, feed, rows)
+            ids = chunk_ids(directory)
+            return *_walk(directory, feed, rows, ids, oldest), ids, oldest
+        except CorruptFileError:
+            if read_oldest(directory, feed.ids) == oldest:
+                raise
+
+
+def _following(rows: Rows, oldest: Oldest) -> tuple[int, int]:
+    """Id and base of the chunk after those of the rows."""
+    if not len(rows):
+        return oldest.chunk_id, oldest.position
+    return int(rows["chunk_id"][-1]) + 1, int(rows["base"][-1] + rows["count"][-1])
+
+
+def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int], oldest: Oldest) -> tuple[Rows, Chunk | None]:
     """From the last registered chunk to the first that is not sealed."""
-    if not ids and not len(rows):
+    if not ids and not len(rows) and oldest == ALL:
         _refuse_orphan_index(directory)
         return rows, None
-    chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else 1
-    base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None
+    chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else oldest.chunk_id
+    base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None if oldest == ALL else oldest.position
     more: list[Any] = []
     while True:
         chunk = _open(directory, feed, chunk_id, base)
@@ -201,7 +221,8 @@ def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None) -> 
     try:
         chunk = Chunk.open(directory, chunk_id, feed.layout, feed.ids)
     except FileNotFoundError:
-        reason = f"chunk {chunk_id} is missing: chunk {chunk_id - 1} is sealed, so there was one"
+        why = f"chunk {chunk_id - 1} is sealed, so there was one" if chunk_id > 1 else "later ones are there"
+        reason = f"chunk {chunk_id} is missing: {why}"
         raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason) from None
     if chunk is not None and base is not None and chunk.base != base:
         reason = f"begins at position {chunk.base}, expected position {base}, the end of the chunk before"

@@ -11,6 +11,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,6 +59,10 @@ class Pieces:
     def records(self, index: int) -> Records:
         """The records of a piece."""
         return self._pieces[index][1]
+
+    def opener(self, index: int) -> Callable[[], Records]:
+        """A way to the records of a piece."""
+        return partial(self.records, index)
 
     def column(self, index: int, clock: int) -> npt.NDArray[np.uint64]:
         """A clock of a piece."""
@@ -344,6 +349,13 @@ class RingChain:
                 return records, stop, valid - position
             start, limit = valid, ring.capacity  # a longer copy has more that is not overtaken
             self.refresh()
+
+    def why_lost(self, lost: int) -> str:
+        """What to tell a follower that was overtaken."""
+        return (
+            f"the writer of the ring overwrote {lost:,} records before they were read: read faster, make the ring "
+            f"larger (resize_feed), or take on_lap='skip'"
+        )
 
     def close(self) -> None:
         """Let go of the files. What was handed out stays valid."""

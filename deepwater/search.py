@@ -7,12 +7,14 @@ with a stamp out of order is masked. Chunks that lie wholly inside the bounds ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from deepwater.errors import ChunkGoneError
 from deepwater.held import Held
 from deepwater.window import Part
 
@@ -57,11 +59,11 @@ def rows_between(chain: Held, first: int, stop: int) -> list[Part]:
 
 
 def _part(chain: Held, index: int, base: int, start: int, stop: int) -> Part:
-    return Part(base + start, stop - start, load=partial(_rows, chain, index, start, stop))
+    return Part(base + start, stop - start, load=partial(_rows, chain.opener(index), start, stop))
 
 
-def _rows(chain: Held, index: int, start: int, stop: int) -> npt.NDArray[Any]:
-    return chain.records(index)[start:stop]
+def _rows(records: Callable[[], npt.NDArray[Any]], start: int, stop: int) -> npt.NDArray[Any]:
+    return records()[start:stop]
 
 
 def times_between(chain: Held, clock: int, low: int, high: int) -> list[Part]:
@@ -167,7 +169,19 @@ def _all_below(chain: Held, clock: int, index: int, best: Column) -> bool:
 
 
 def gather(held: Held, positions: npt.NDArray[np.int64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Copy the records at `positions` (held; in any order, repeats allowed)."""
+    """Copy the records at `positions` (in any order, repeats allowed).
+
+    Raises
+    ------
+    ChunkGoneError
+        One of them is no longer held.
+    """
+    oldest = int(positions.min()) if len(positions) else held.first
+    if oldest < held.first:
+        raise ChunkGoneError(
+            f"position {oldest} was found, and let go by retention before its record was read; the oldest record held "
+            f"is {held.first}: ask again", chunk_id=None, first=held.first,
+        )  # fmt: skip
     raw = f"V{dtype.itemsize}"
     out = np.empty(len(positions), raw)
     ascending = bool((positions[1:] >= positions[:-1]).all())

@@ -43,7 +43,8 @@ class Settings:
     durability_ms : int or None
         Milliseconds, with "interval" only.
     retain : dict or None
-        ``{"age": "7d", "bytes": 10_000_000_000}``, either or both.
+        ``{"age": "7d", "bytes": 10_000_000_000}``, either or both: what `Platform.prune` and the recorder let go
+        (`deepwater.retain`). Needs `persist`.
     columns, keep_rows
         Reserved; None.
     config : dict
@@ -82,6 +83,8 @@ class Settings:
             raise _wrong("index_playback", True, "false when persist is false: a ring has no marks")
         self._check_durability()
         put(self, "retain", _retain(self.retain))
+        if self.retain is not None and not self.persist:
+            raise _wrong("retain", self.retain, "left out when persist is false: a ring keeps what fits")
         for key in ("columns", "keep_rows"):
             if getattr(self, key) is not None:
                 raise _wrong(key, getattr(self, key), "left out: it is reserved and nothing acts on it yet")

@@ -74,6 +74,11 @@ class Writer(FeedWriter):
         self._begin()
         self._keeper.start(self._chunk.id)
 
+    @property
+    def chunk_id(self) -> int:
+        """The id of the chunk that is appended to: another one after each rotation. Asks nobody."""
+        return self._chunk.id
+
     # --- writing -------------------------------------------------------------------------------
 
     def write_values(self, *values: Any, create_index: bool = False) -> int:

@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LINE = """
     errors wording jsontext durations spans timestamps | fields settings infer schema | layout
     | arrow frames rules values | format | files futex timerslack | ring_files segment locks wake
-    | chunk checksums index clockstats spare | feed_files feed_registry global_registry store
+    | chunk checksums index clockstats spare | feed_files oldest feed_registry global_registry store
     | clocktable held part window_text window | ring chain ring_chain
     | search asof marks cuts waiting follow reader ring_reader gaps
     | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback
-    | check | describe feed_status holder platform shm | apps | cli
+    | check | describe feed_status holder retain platform shm | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -546,6 +547,34 @@ def test_row_6_a_readers_process_maps_the_ring_read_only(dw: Platform, ring: str
         )
         said = done.stdout.split()
         assert set(said[::2]) == {"r--s"} and set(said[1::2]) == {str(ring_path(dw))}
+
+
+# -------------------------------------------------------------------------------- 7: retention of what is new
+
+
+def test_row_7_retention_ages_by_the_records_and_leaves_the_newest_chunk(dw: Platform) -> None:
+    """Seconds-old records stay, whatever their files look like; old ones go in new files; the live chunk never does."""
+    now = time.time_ns() // 1000
+    truth = model.checked_records(0, 65, 1)
+    truth["ts_us"] = now - 1_000_000 + truth["position"]
+    truth["ts_us"][:30] -= np.uint64(30 * model.DAY_US)
+    with dw.create_writer("F") as writer, dw["F"] as reader:
+        writer.write_batch(truth)
+        for path in model.chunk_files(feed_path(dw)):
+            os.utime(path, (0, 0))
+        assert dw.prune("F", keep="7d").stop == 30
+        assert dw.prune("F", keep="1h").chunks == 0
+        assert (reader.first, int(reader.end)) == (30, 65)
+        time.sleep(0.01)
+        assert dw.prune("F", keep="1us").stop == 60
+        assert dw.prune("F", max_bytes=1).chunks == 0
+        assert writer.write_batch(truth[:3]) == 65
+    (feed_path(dw) / "F.reg").unlink()
+    for _ in range(2):  # without the registry, and with the one made anew
+        with dw["F"] as reader:
+            assert reader.first == 60
+            assert model.content(reader.read()) == truth[60:].tobytes() + truth[:3].tobytes()
+        dw.create_writer("F").close()
 
 
 # -------------------------------------------------------------------------------- 9: sizes, clamping, lost registry

@@ -29,7 +29,9 @@ assert sum(rows for _, rows in played) == 3 + 2730 and {feed for feed, _ in play
 assert records.tobytes() == r.rows(0, count).to_numpy().tobytes() and count == 7
 assert crossed["position"].tolist() == [6] and found.spans[["first", "stop"]].tolist() == [(0, 6), (6, 7)]
 assert both.tolist() == [(1_786_309_549_000_001, 1_786_309_549_000_003)]
+assert gone.records == tape.first > 0 and tape.end == 900_000 and len(window.to_numpy()) == 1000
 dw.delete_feed("QUOTES")
+dw.delete_feed("TAPE")
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code + checks], cwd=tmp_path, capture_output=True, text=True, timeout=60,

@@ -102,6 +102,8 @@ class Counters:
         Error frames from the exchange; frames that could not be decoded (`bad_log` has the latest).
     unstored : int
         Records that found no space; each run of them is a gap mark once there is space.
+    pruned, retain_errors : int
+        Chunks that retention let go; times that it failed for a feed (`last_error` has the latest).
     lag, handling : Latency
         From the exchange's stamp to receipt (as far as the clocks agree); from receipt to written.
     feeds : dict of str to int
@@ -129,6 +131,8 @@ class Counters:
     errors: int = 0
     bad_frames: int = 0
     unstored: int = 0
+    pruned: int = 0
+    retain_errors: int = 0
     lag: Latency = field(default_factory=Latency)
     handling: Latency = field(default_factory=Latency)
     feeds: dict[str, int] = field(default_factory=dict)

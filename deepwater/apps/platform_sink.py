@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,9 +12,10 @@ from typing import Self
 import numpy as np
 
 from deepwater.apps.sink import FeedWriter, Records
-from deepwater.errors import DeepwaterError
+from deepwater.errors import DeepwaterError, FeedLockedError
 from deepwater.platform import Platform
 from deepwater.schema import FeedSpec
+from deepwater.writer import Writer
 
 __all__ = ["PlatformSink"]
 
@@ -32,6 +34,8 @@ class PlatformSink:
         self._close = contextlib.ExitStack()
         self._close.callback(self._platform.close)
         self._places: dict[str, tuple[int, int]] = {}
+        self._writers: dict[str, Writer] = {}
+        self._chunks: dict[str, int] = {}
 
     def open(self, spec: FeedSpec) -> FeedWriter:
         """Create the feed if it is absent and open its writer; see `Sink.open`.
@@ -44,7 +48,10 @@ class PlatformSink:
             If the feed exists with another layout.
         """
         self._platform.create_feed(spec)
-        writer: FeedWriter = self._platform.create_writer(spec.feed_name)
+        writer = self._platform.create_writer(spec.feed_name)
+        if isinstance(writer, Writer):
+            self._writers[spec.feed_name] = writer
+            self._chunks[spec.feed_name] = writer.chunk_id
         self._close.callback(writer.close)
         self._close.callback(writer.flush)  # last in, first out
         path = os.path.join(self._platform.base_path, "data", spec.feed_name)
@@ -63,6 +70,25 @@ class PlatformSink:
         for path, place in self._places.items():
             if _place(path) != place:
                 raise DeepwaterError(f"{path} was removed while it was written: what came since is lost", path=path)
+
+    def rotated(self) -> list[str]:
+        """See `Sink.rotated`."""
+        begun = {name: writer.chunk_id for name, writer in self._writers.items()}
+        names = [name for name, chunk_id in begun.items() if chunk_id != self._chunks[name]]
+        self._chunks = begun
+        return names
+
+    def retain(self, feeds: Sequence[str] | None = None) -> tuple[int, list[str]]:
+        """See `Sink.retain`. A feed that somebody else prunes just now is left to them."""
+        chunks, errors = 0, []
+        for name in list(self._writers) if feeds is None else feeds:
+            try:
+                chunks += self._platform.prune(name).chunks
+            except FeedLockedError:
+                continue
+            except Exception as error:  # noqa: BLE001 - nothing that happens here may end a recording
+                errors.append(f"retention: feed {name}: {error}")
+        return chunks, errors
 
     def close(self) -> None:
         """Flush and close the writers, the latest opened first, then the store. Idempotent."""

@@ -2,6 +2,8 @@
 
 Two feeds a product, ``CB-L2-<product>`` and ``CB-TRADES-<product>``; what is guaranteed of them is said in
 `ingest`. Products are shared out over connections of at most 30; each is kept up by `connection`.
+The feeds' settings `retain` are applied once a minute, and to a feed that has begun a chunk; an error of that is
+counted and reported, and ends nothing.
 A stop (duration, SIGINT, SIGTERM) falls between two frames; the feeds are flushed and closed.
 """
 
@@ -9,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +31,8 @@ __all__ = ["DEFAULT_URI", "Stop", "record", "run_recorder"]
 DEFAULT_URI = "wss://advanced-trade-ws.coinbase.com"
 _STATUS_EVERY_S = 0.5
 _WATCH_EVERY_S = 1.0
+_RETAIN_EVERY_S = 60.0
+_log = logging.getLogger("deepwater.recorder")
 
 OnStatus = Callable[[Counters], None]
 
@@ -134,7 +140,7 @@ async def record(
         asyncio.create_task(keep_connected(link, ingest, group, list(channels), pacer, counters))
         for ingest, group in zip(ingests, groups, strict=True)
     ]
-    tasks.append(asyncio.create_task(_watch(sink)))
+    tasks += [asyncio.create_task(_watch(sink)), asyncio.create_task(_retain(sink, counters))]
     if on_status is not None:
         tasks.append(asyncio.create_task(_report(on_status, counters)))
     try:
@@ -175,6 +181,33 @@ async def _watch(sink: Sink) -> None:
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
         sink.check()
+
+
+async def _retain(sink: Sink, counters: Counters) -> None:
+    """Let go what the feeds need not keep: of those that have begun a chunk, and of all once a minute."""
+    due_s = 0.0
+    while True:
+        feeds = sink.rotated()
+        everything = time.monotonic() >= due_s
+        if everything:
+            due_s = time.monotonic() + _RETAIN_EVERY_S
+        if everything or feeds:
+            work = asyncio.create_task(asyncio.to_thread(sink.retain, None if everything else feeds))
+            try:
+                await asyncio.shield(work)
+            finally:
+                await asyncio.wait([work])  # also at the end: it uses the store, which is closed next
+                _count(counters, *work.result())
+        await asyncio.sleep(_WATCH_EVERY_S)
+
+
+def _count(counters: Counters, chunks: int, errors: list[str]) -> None:
+    """Add what retention did."""
+    counters.pruned += chunks
+    counters.retain_errors += len(errors)
+    for error in errors:
+        counters.last_error = error
+        _log.warning("%s", error)
 
 
 def _check_channels(channels: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ there, and writes. `platform_sink.PlatformSink` is the real one; tests use one i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,4 +57,20 @@ class Sink(Protocol):
 
     def check(self) -> None:
         """Raise `DeepwaterError` if what is written now can not be found again. Called about once a second."""
+        ...
+
+    def rotated(self) -> list[str]:
+        """Return the feeds that have begun a chunk since this was last asked. Called about once a second; cheap."""
+        ...
+
+    def retain(self, feeds: Sequence[str] | None = None) -> tuple[int, list[str]]:
+        """Apply the setting `retain` of these feeds, or of all that are open. Called in a thread of its own.
+
+        Returns
+        -------
+        chunks : int
+            How many were let go.
+        errors : list of str
+            A line for each feed where it failed; the others were done.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Arguments of the commands about feeds as a whole: create, feeds, info, snapshots, resize, delete, rings."""
+"""Arguments of the commands about feeds as a whole: create, feeds, info, snapshots, resize, prune, delete, rings."""
 
 from __future__ import annotations
 
@@ -70,6 +70,25 @@ def _resize(commands: Any) -> None:
     json_flag(parser, "print the sizes before and now as a JSON object")
 
 
+def _prune(commands: Any) -> None:
+    parser = command(
+        commands, "prune", "upkeep:prune", "remove the oldest chunks of feeds, to free the disk",
+        "deepwater prune --dry-run\ndeepwater prune CB-TRADES-BTC-USD --keep 7d\n"
+        "deepwater prune CB-L2-BTC-USD --max-bytes 10GiB --json",
+        "By the time of their records, or until a feed's chunks are small enough; without\n"
+        "either, by each feed's setting retain. Without FEED all durable feeds. Writers and\n"
+        "readers go on meanwhile, positions stay, the newest chunk with records stays.",
+    )  # fmt: skip
+    parser.add_argument("feeds", metavar="FEED", nargs="*")
+    parser.add_argument("--keep", metavar="AGE", help="remove chunks whose newest record is older: 90min, 12h, 7d")
+    parser.add_argument(
+        "--max-bytes", metavar="N", type=size, help="remove chunks while a feed's chunk files are larger: 10GiB"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    base_path(parser)
+    json_flag(parser, "print what was removed as a JSON array, times in us since the epoch")
+
+
 def _delete(commands: Any) -> None:
     parser = command(
         commands, "delete", "upkeep:delete", "delete feeds and all their records",
@@ -94,4 +113,4 @@ def _rings(commands: Any) -> None:
     json_flag(parser, "a JSON array of objects, times in us since the epoch")
 
 
-COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _delete, _rings)
+COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _prune, _delete, _rings)

@@ -87,7 +87,12 @@ def _status(counters: Counters, elapsed_s: float) -> str:
         count(counters.gaps, "gap"),
         count(counters.reconnects, "reconnect"),
     ]
-    troubles = [("error", counters.errors), ("bad frame", counters.bad_frames), ("unstored record", counters.unstored)]
+    troubles = [
+        ("error", counters.errors),
+        ("bad frame", counters.bad_frames),
+        ("unstored record", counters.unstored),
+        ("retention error", counters.retain_errors),
+    ]
     return ", ".join([*parts, *(count(number, noun) for noun, number in troubles if number)])
 
 

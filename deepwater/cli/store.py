@@ -165,7 +165,7 @@ def _on_disk(about: dict[str, Any]) -> list[tuple[str, str]]:
     size = f"{amount(about['bytes'])} in {count(about['chunks'], 'chunk')}, {about['record_bytes']} bytes a record"
     return [
         ("on disk", size),
-        ("durable", f"{about['durable']:,} records" + (" (all)" if about["durable"] == about["end"] else "")),
+        ("durable", f"{about['durable'] - about['first']:,} records" + " (all)" * (about["durable"] == about["end"])),
         ("marks", f"{count(about['gaps'], 'gap')}, {count(about['snapshots'], 'snapshot')}"),
     ]
 

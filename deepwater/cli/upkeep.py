@@ -1,4 +1,4 @@
-"""The commands that change what a store holds: resize, delete."""
+"""The commands that change what a store holds: resize, prune, delete."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import sys
 from typing import Any
 
 from deepwater.cli import output
-from deepwater.cli.failures import FAILED, OK, UsageError
+from deepwater.cli.failures import FAILED, OK, UsageError, message
 from deepwater.cli.store import feed_row, feed_table, put_json
-from deepwater.cli.text import amount, count
-from deepwater.errors import FeedLockedError
+from deepwater.cli.text import amount, clock_span, count
+from deepwater.errors import DeepwaterError, FeedLockedError, TimeFormatError
 from deepwater.platform import Platform
+from deepwater.retain import Pruned
+from deepwater.timestamps import format_us
 
-__all__ = ["delete", "resize"]
+__all__ = ["delete", "prune", "resize"]
 
 
 def resize(args: argparse.Namespace) -> int:
@@ -33,6 +35,60 @@ def resize(args: argparse.Namespace) -> int:
     was = "as before" if before == args.size else f"was {before} ({amount(before)})"
     output.write(f"{args.feed}: chunk_size_bytes {args.size} ({amount(args.size)}), {was}\n")
     return OK
+
+
+# --- prune -----------------------------------------------------------------------------------------------
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Let the oldest chunks of feeds go; a feed that cannot be pruned is said, and the others go on."""
+    with Platform(args.base_path) as dw:
+        names = list(dict.fromkeys(args.feeds)) or _durable(dw)
+        rows: list[dict[str, Any]] = []
+        for name in names:
+            try:
+                rows.append(_pruned(dw, name, args))
+            except TimeFormatError as error:
+                raise UsageError(f"--keep: {error}", "deepwater prune") from error
+            except (DeepwaterError, OSError) as error:
+                rows.append({"feed": name, "problem": message(error)})
+                if len(names) == 1 and args.feeds:
+                    raise
+    if args.json:
+        put_json(rows)
+    for row in rows:
+        if row["problem"]:
+            output.say(f"deepwater: error: {row['problem']}")
+    return FAILED if any(row["problem"] for row in rows) else OK
+
+
+def _durable(dw: Platform) -> list[str]:
+    """Every feed of the store that is no ring; one that cannot be read is tried, to say why."""
+    names = [row["feed"] for row in (feed_row(dw, name) for name in dw.list_feeds()) if row.get("persist", True)]
+    if not names:
+        output.say(f"no durable feed in {dw.base_path}: nothing to prune")
+    return names
+
+
+def _pruned(dw: Platform, name: str, args: argparse.Namespace) -> dict[str, Any]:
+    asked = args.keep is not None or args.max_bytes is not None
+    done = dw.prune(name, args.keep, args.max_bytes, args.dry_run)
+    if not args.json:
+        output.write(f"{name}: {_let_go(done)}\n")
+        if not asked and not done.chunks and not dw[name].settings.retain:
+            output.say(f"feed {name} has no setting retain: say --keep or --max-bytes, or create it with one")
+    return done.to_json() | {"problem": None}
+
+
+def _let_go(done: Pruned) -> str:
+    verb = "would remove" if done.dry_run else "removed"
+    if not done.chunks:
+        return f"{verb} nothing" + (f" but what a killed prune left, {amount(done.bytes)}" if done.bytes else "")
+    what = f"{verb} {count(done.chunks, 'chunk')}, {amount(done.bytes)}: {count(done.records, 'record')}"
+    if done.first_us is None or done.last_us is None:
+        return what
+    first, last = clock_span(format_us(done.first_us), format_us(done.last_us))
+    return f"{what}, positions {done.first:,} to {done.stop - 1:,}, {first} to {last}"
 
 
 # --- delete ----------------------------------------------------------------------------------------------

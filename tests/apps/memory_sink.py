@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,3 +88,9 @@ class MemorySink:
 
     def check(self) -> None:
         pass
+
+    def rotated(self) -> list[str]:
+        return []
+
+    def retain(self, feeds: Sequence[str] | None = None) -> tuple[int, list[str]]:
+        return 0, []

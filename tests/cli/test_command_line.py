@@ -18,8 +18,8 @@ from deepwater.cli import entry, failures
 from processes import run_python
 
 COMMANDS = [
-    "demo", "record", "exchange", "create", "feeds", "info", "snapshots", "resize", "delete", "rings", "query", "tail",
-    "replay", "gaps", "status",
+    "demo", "record", "exchange", "create", "feeds", "info", "snapshots", "resize", "prune", "delete", "rings", "query",
+    "tail", "replay", "gaps", "status",
 ]  # fmt: skip
 FORMATS = ["table", "csv", "json", "parquet", "arrow"]
 
@@ -103,7 +103,7 @@ def test_a_failure_is_one_line_and_exit_1(kept: Kept) -> None:
 @pytest.mark.parametrize(
     "words",
     [["feeds"], ["info", "X"], ["query", "X"], ["tail", "X"], ["snapshots", "X"], ["resize", "X", "1MiB"],
-     ["delete", "X", "--yes"], ["replay", "X"]],
+     ["delete", "X", "--yes"], ["replay", "X"], ["prune"]],
 )  # fmt: skip
 def test_an_error_of_the_system_says_where(words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
