@@ -198,10 +198,12 @@ class Platform:
                 maintenance = self._maintenance(name, directory)
                 if maintenance is None:
                     raise locked(name, directory, None)
-                with contextlib.suppress(OSError, CorruptFileError):  # no shared memory of ours: nothing to remove
-                    remove_rings(self._store.shared, name)
-                self._store.remove(name)
-                maintenance.release()
+                try:
+                    with contextlib.suppress(OSError, CorruptFileError):  # no shared memory of ours: nothing to remove
+                        remove_rings(self._store.shared, name)
+                    self._store.remove(name)
+                finally:
+                    maintenance.release()  # whoever keeps the error of a delete that failed keeps no lock
             finally:
                 writer.release()
 
