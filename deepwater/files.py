@@ -17,6 +17,7 @@ import os
 import stat
 import sys
 import uuid
+from collections.abc import Iterator
 from typing import Self
 
 from deepwater.errors import CorruptFileError, StorageFullError
@@ -47,7 +48,7 @@ class Directory:
     def __init__(self, name: str | os.PathLike[str], *, parent: Directory | None = None, path: str = "") -> None:
         self.path: str = path or (os.path.join(parent.path, name) if parent else os.fspath(name))
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if parent else 0)
-        self.fd: int = os.open(name, flags, dir_fd=parent.fd if parent else None)
+        self.fd: int = os.open(name, flags, dir_fd=parent.fd if parent else None)  # closed by `__del__` if this fails
         self._owners = (os.fstat(self.fd).st_uid, 0, os.geteuid())
 
     def __enter__(self) -> Self:
@@ -99,7 +100,11 @@ class Directory:
                 raise self._refuse(name, "not a regular file (a link, a FIFO, a socket or a directory)") from error
             error.filename = self.name_of(name)
             raise
-        info = os.fstat(fd)
+        try:
+            info = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
         if not stat.S_ISREG(info.st_mode) or info.st_uid not in self._owners:
             os.close(fd)
             what = "not a regular file" if not stat.S_ISREG(info.st_mode) else f"it belongs to uid {info.st_uid}"
@@ -267,6 +272,19 @@ def allocate(fd: int, offset: int, size: int) -> None:
     zeros = bytes(1 << 20)  # pragma: no cover  (macOS: written zeros are the portable allocation)
     for at in range(offset, offset + size, len(zeros)):  # pragma: no cover
         os.pwrite(fd, zeros[: offset + size - at], at)
+
+
+@contextlib.contextmanager
+def full_is_said(path: str) -> Iterator[None]:
+    """Have a disk without space raise `StorageFullError` whatever call met it (a new name takes space too)."""
+    try:
+        yield
+    except StorageFullError:
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            raise full(error, path) from error
+        raise
 
 
 def full(error: OSError, path: str) -> StorageFullError:

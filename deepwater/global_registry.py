@@ -77,10 +77,14 @@ class GlobalRegistry:
             segment = Segment.open(self._base, NAME, fmt.GLOBAL_REGISTRY, self._ids)
         except (FileNotFoundError, CorruptFileError):
             return {}
-        rows = segment.copy(ROW_LAYOUT.dtype)
-        segment.close()
+        try:
+            rows = segment.copy(ROW_LAYOUT.dtype)
+        except CorruptFileError:
+            return {}
+        finally:
+            segment.close()
         good = (rows["check"] == row_checks(rows)) & (rows["state"] == LIVE) if len(rows) else []
-        return {bytes(rows["name"][k]).decode("ascii"): rows[k : k + 1] for k in np.flatnonzero(good)}
+        return {bytes(rows["name"][k]).decode("latin-1"): rows[k : k + 1] for k in np.flatnonzero(good)}
 
     def put(self, feed: Feed, directory: Directory) -> None:
         """Add or replace the row of a feed. It is a cache: no failure to write it is an error."""
@@ -120,7 +124,11 @@ class GlobalRegistry:
 
     def _open(self) -> Segment:
         try:
-            return Segment.open(self._base, NAME, fmt.GLOBAL_REGISTRY, self._ids, writable=True)
+            segment = Segment.open(self._base, NAME, fmt.GLOBAL_REGISTRY, self._ids, writable=True)
+            if segment.identity.record_size == ROW_LAYOUT.record_size:
+                return segment
+            segment.close()
+            self._base.remove(NAME)
         except FileNotFoundError:
             pass
         except CorruptFileError:

@@ -197,10 +197,12 @@ class Platform:
             writer = self._lock(name, directory)
             try:
                 maintaining = maintenance(self._store, name, directory)
-                with contextlib.suppress(OSError, CorruptFileError):  # no shared memory of ours: nothing to remove
-                    remove_rings(self._store.shared, name)
-                self._store.remove(name)
-                maintaining.release()
+                try:
+                    with contextlib.suppress(OSError, CorruptFileError):  # no shared memory of ours: nothing to remove
+                        remove_rings(self._store.shared, name)
+                    self._store.remove(name)
+                finally:
+                    maintaining.release()  # whoever keeps the error of a delete that failed keeps no lock
             finally:
                 writer.release()
 

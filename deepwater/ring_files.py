@@ -32,7 +32,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from deepwater.errors import CorruptFileError
-from deepwater.files import TEMPORARY, Directory
+from deepwater.files import TEMPORARY, Directory, full_is_said
 
 ROOT_VARIABLE = "DEEPWATER_SHM"
 ABOUT = "store.json"
@@ -143,7 +143,8 @@ class SharedPlace:
         """Do `work` with the directory, made if it is not there; `work` is done again if it was removed meanwhile."""
         for attempt in range(_ATTEMPTS):
             try:
-                self._make()
+                with full_is_said(self.path):
+                    self._make()
                 with self.open() as directory:
                     if self._said(directory) != self._about:  # new, or the store was moved
                         directory.write(ABOUT, self._about)
@@ -161,9 +162,11 @@ class SharedPlace:
             return b""
 
     def _make(self) -> None:
-        if not os.path.exists(self.root):
+        try:
+            os.stat(self.root)
+        except FileNotFoundError:
             if os.environ.get(ROOT_VARIABLE):
-                raise _refuse(self.root, f"${ROOT_VARIABLE} names it, and it is not there: make it first")
+                raise _refuse(self.root, f"${ROOT_VARIABLE} names it, and it is not there: make it first") from None
             os.makedirs(self.root, mode=0o700, exist_ok=True)
         with self._root() as root:
             _make(root, user_directory_name(self._uid), self._uid)

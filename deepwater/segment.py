@@ -173,13 +173,17 @@ class Segment:
     def array(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """All record slots, published or not, as a view that keeps the mapping alive."""
         if dtype.itemsize != self.identity.record_size:
-            reason = f"records of {self.identity.record_size} bytes, the layout has {dtype.itemsize}"
-            raise CorruptFileError(f"{self.path}: {reason}", path=self.path, reason=reason)
+            raise self._of_another_size(dtype)
         return np.frombuffer(self.mapping, dtype, self.capacity, self.identity.data_offset)
+
+    def _of_another_size(self, dtype: np.dtype[Any]) -> CorruptFileError:
+        reason = f"records of {self.identity.record_size} bytes, the layout has {dtype.itemsize}"
+        return CorruptFileError(f"{self.path}: {reason}", path=self.path, reason=reason)
 
     def copy(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """The published records as a writeable copy, padding included (a structured copy would lose it)."""
-        assert dtype.itemsize == self.identity.record_size, (dtype, self.identity)
+        if dtype.itemsize != self.identity.record_size:
+            raise self._of_another_size(dtype)
         size = self.count() * dtype.itemsize
         return np.frombuffer(bytearray(self.read(self.identity.data_offset, size)), dtype)
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from deepwater.errors import CorruptFileError, FeedNotFoundError, SchemaError
 from deepwater.feed_files import FORMAT, LAYOUT, Feed, write_feed
-from deepwater.files import Directory
+from deepwater.files import Directory, full_is_said
 from deepwater.global_registry import GlobalRegistry
 from deepwater.jsontext import load_json
 from deepwater.ring_files import SharedPlace
@@ -68,17 +68,19 @@ class Store:
     @classmethod
     def make(cls, path: str) -> Store:
         """Open a store, making it (directories 0700) if there is none."""
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(path)  # a path that is too long is refused here, by its name
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        with Directory(path) as base:
-            if not base.exists(STORE) or not base.exists(DATA):
-                base.touch(LOCK)
-                with FileLock(base.name_of(LOCK), mode=0o600):
-                    base.make(DATA)
-                    if not base.exists(STORE):
-                        text = json.dumps({"format": FORMAT, "store_id": str(uuid.uuid4())}) + "\n"
-                        base.write(STORE, text.encode())
+        with full_is_said(path):
+            try:
+                os.stat(path)  # a path that is too long is refused here, by its name
+            except FileNotFoundError:
+                os.makedirs(path, mode=0o700, exist_ok=True)
+            with Directory(path) as base:
+                if not base.exists(STORE) or not base.exists(DATA):
+                    base.touch(LOCK)
+                    with FileLock(base.name_of(LOCK), mode=0o600):
+                        base.make(DATA)
+                        if not base.exists(STORE):
+                            text = json.dumps({"format": FORMAT, "store_id": str(uuid.uuid4())}) + "\n"
+                            base.write(STORE, text.encode())
         return cls(path)
 
     def close(self) -> None:
@@ -102,11 +104,11 @@ class Store:
             return Directory(name, parent=self.data)
         except FileNotFoundError:
             raise self.not_found(name) from None
-        except PermissionError as error:
-            error.filename = self.data.name_of(name)
-            raise
         except OSError as error:
             path = self.data.name_of(name)
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):  # no descriptor left, no permission: no damage
+                error.filename = path
+                raise
             reason = "not a directory (links are not followed inside a store)"
             raise CorruptFileError(f"{path}: {reason}: {error.strerror}", path=path, reason=reason) from error
 
@@ -123,9 +125,13 @@ class Store:
 
     def add(self, feed: Feed) -> bool:
         """Make the directory of a feed with its two files, by rename; False if there is one already."""
+        with full_is_said(self.data.name_of(feed.name)):
+            return self._add(feed)
+
+    def _add(self, feed: Feed) -> bool:
         hidden = f"{_HIDDEN[0]}{uuid.uuid4().hex}"
-        self.data.make_new(hidden)
         try:
+            self.data.make_new(hidden)
             with Directory(hidden, parent=self.data) as directory:
                 write_feed(directory, feed)
                 os.rename(hidden, feed.name, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
@@ -142,8 +148,9 @@ class Store:
     def remove(self, name: str) -> None:
         """Take a feed out of the store by rename, then remove its files. Mappings stay readable."""
         hidden = f"{_HIDDEN[1]}{uuid.uuid4().hex}"
-        os.rename(name, hidden, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
-        self.data.sync()
+        with full_is_said(self.data.name_of(name)):
+            os.rename(name, hidden, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
+            self.data.sync()
         self.registry.remove(name)
         self._erase(hidden)
         self._sweep()

@@ -16,6 +16,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from fault_table import FaultTable
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # "ci", the default everywhere: the same examples in each run, so a run that passed passes again. No deadline:
@@ -69,8 +71,17 @@ class DataTests:
         terminalreporter.write_line(f"data tests: {len(self.ran)} ran, {len(self.skipped)} skipped")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not in tests/faults: pytest reads options from the conftest files it knows at the start only.
+    parser.addoption(
+        "--fault-scale", type=int, default=1, metavar="N",
+        help="do N times as many of the faults that have no end (10 for an hour, 100 for a night)",
+    )  # fmt: skip
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(DataTests(), "deepwater-data-tests")
+    config.pluginmanager.register(FaultTable(), "deepwater-fault-table")
 
 
 # ------------------------------------------------------------------------------------------ stores

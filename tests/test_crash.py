@@ -1,9 +1,11 @@
-"""A writer killed at any moment loses nothing published, tears nothing, and the next one goes on by itself."""
+"""A writer killed before any step loses nothing published, tears nothing, and the next one goes on by itself.
+
+At random moments and at every opcode: `tests/faults/test_kills.py`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,29 +15,6 @@ from deepwater import Platform
 from processes import Worker
 
 WORKERS = Path(__file__).parent / "workers"
-OPENING, OUTSIDE, IN_WRITE, IN_LONG_WRITE, FAILED = range(5)
-KILLS = 200
-
-
-@pytest.mark.slow
-@pytest.mark.faults
-def test_200_writers_killed_at_random_moments(tmp_store: Path) -> None:
-    """Nothing acknowledged is lost, every write is whole or absent (over chunks too), the next writer goes on."""
-    Platform(tmp_store).close()
-    tmp_store.mkdir()
-    with Worker(WORKERS / "dies_writing.py", tmp_store, KILLS, 7, timeout=280) as nursery:
-        kills = [json.loads(line) for line in nursery.finish().splitlines()]
-    phases = Counter(kill["phase"] for kill in kills)
-    inside = phases[IN_WRITE] + phases[IN_LONG_WRITE]
-    print(f"crash: {len(kills)} kills: {inside} inside a write ({phases[IN_LONG_WRITE]} of them over a chunk's end), "
-          f"{phases[OPENING]} while opening, {phases[OUTSIDE]} between writes; "
-          f"{sum(kill['written'] for kill in kills):,} records, "
-          f"{max(kill['chunks'] for kill in kills)} chunks at most")  # fmt: skip
-    assert len(kills) == KILLS
-    assert phases[FAILED] == 0
-    assert inside >= 0.3 * KILLS
-    assert phases[IN_LONG_WRITE] >= 0.1 * KILLS
-    assert phases[OPENING] >= 5
 
 
 @pytest.mark.faults

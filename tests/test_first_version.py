@@ -706,34 +706,7 @@ def verdict(done: str) -> dict[str, int]:
     return {name: int(value) for name, value in pairs}
 
 
-@pytest.mark.faults
-def test_row_10_a_full_disk_without_privileges(dw: Platform) -> None:
-    """A limit on the size of files stands for the full disk: StorageFullError, nothing lost, and it goes on."""
-    done = run_python(WORKERS / "fills_the_disk.py", "limit", dw.base_path, timeout=120)
-    said = verdict(done.stdout)
-    print("row 10:", said)
-    assert said["refused"] >= 20
-
-
-@pytest.mark.faults
-def test_row_10_a_file_system_that_is_full(tmp_path: Path) -> None:
-    """A small tmpfs filled to random levels: no SIGBUS, nothing acknowledged is lost, no file left over."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a small file system")
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=5m,mode=0700", "dw-test", str(mount)], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("may not mount a file system here")
-    try:
-        done = run_python(WORKERS / "fills_the_disk.py", "disk", mount / "store", timeout=200)
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
-    said = verdict(done.stdout)
-    print("row 10:", said)
-    assert said["rounds"] == 60
-    assert said["refused"] >= 50
+# tests/faults/test_disk.py: with and without privileges, and under a recording.
 
 
 # -------------------------------------------------------------------------------- 11: stamps out of order

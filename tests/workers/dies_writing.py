@@ -1,6 +1,7 @@
 """A nursery of writers that are killed: forks them warm, kills them at a random moment, judges what they left.
 
-Arguments: base path, kills, seed. Says one line of JSON for each kill.
+Arguments: base path, kills, seed, and "broken" for writers that publish before they write, which must be found out.
+Says one line of JSON for each kill.
 
 A writer tells what it is doing through words in shared memory, so that a kill can be placed:
 ``[end acknowledged, phase, rows of the write under way, marks acknowledged, its number]``.
@@ -20,6 +21,7 @@ import numpy as np
 
 import model
 from deepwater import Platform
+from deepwater.chunk import WritableChunk
 
 OPENING, OUTSIDE, IN_WRITE, IN_LONG_WRITE, FAILED = range(5)
 SIZE = model.CHECKED.itemsize
@@ -27,6 +29,14 @@ SIZE = model.CHECKED.itemsize
 base, kills, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = random.Random(seed)
 words = memoryview(mmap.mmap(-1, 4096)).cast("Q")
+if sys.argv[4:] == ["broken"]:
+    put = WritableChunk.put
+
+    def publish_then_put(self, row, data):
+        self.publish(row + len(data) // self.record_size)
+        put(self, row, data)
+
+    WritableChunk.put = publish_then_put
 
 
 def write_until_killed(feed: str, chunk_rows: int, number: int, seed: int) -> None:
@@ -66,8 +76,8 @@ def kill_one(feed: str, chunk_rows: int, number: int) -> int:
             os._exit(1)
     if rng.random() < 0.85:  # else while it opens, most likely
         while words[1] == OPENING:
-            os.sched_yield()
-    time.sleep(rng.random() ** 3 * 0.03)  # half of the moments lie in the first 4 ms
+            time.sleep(0.0001)
+    time.sleep(rng.random() ** 3 * 0.02)  # half of the moments lie in the first 2.5 ms
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return words[1]

@@ -1,7 +1,7 @@
 """Writes until there is no space, again and again. What is acknowledged is never lost; with space it goes on.
 
 Arguments: "limit" (a limit on the size of files stands for the full disk) or "disk" (the base path is on a small file
-system of its own), and the base path. Says counts as name=value.
+system of its own), the base path, how many rounds. Says counts as name=value.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import model
 from deepwater import DeepwaterError, Platform, StorageFullError
 
-how, base = sys.argv[1], Path(sys.argv[2])
+how, base, rounds = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 rng = random.Random(5)
 SIZE = model.CHECKED.itemsize
 CHUNK_ROWS = 512  # 48 KiB of header and records
@@ -36,7 +36,7 @@ def starve() -> None:
     if how == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (rng.choice((20_000, 40_000, 48_000)), HARD))
         return
-    left = rng.choice((0, 4096, 16384, 32768, 40_960, 49_152, 65_536, 131_072))
+    left = rng.choice((0, 4096, 16384, 32768, 49_152, 65_536, rng.randrange(400_000)))
     with filler.open("wb") as file:
         while (size := (free := os.statvfs(base.parent)).f_bavail * free.f_frsize - left) > 0:
             with contextlib.suppress(OSError):  # the writer's next chunk, just being made, took some of it
@@ -87,7 +87,7 @@ def write(writer, end: int, number: int) -> int:
 with Platform(base) as dw:
     end = number = 0
     writer = None
-    for round_ in range(60):
+    for round_ in range(rounds):
         if writer is None or end > 12_000:
             if writer:
                 writer.close()
