@@ -149,6 +149,9 @@ class Keeper:
         Raises
         ------
         SyncFailedError
+            Final.
+        OSError, CorruptFileError
+            A file could not be opened: no sync was tried, try again.
         """
         self.catch_up()
         with self._sync_lock:
@@ -158,31 +161,30 @@ class Keeper:
             for chunk_id, _ in list(self._sealed):
                 self._sync_chunk(chunk_id)
                 self._sealed.pop(0)
-            self._sync_chunk(self._at)
+            chunk_id = self._at
+            while self._sync_chunk(chunk_id):  # what has no checksum yet is brought there too
+                chunk_id += 1
 
     def _refuse(self) -> None:
         if self._failure is not None:
             raise SyncFailedError(self._failure)
 
-    def _sync_chunk(self, chunk_id: int) -> None:
-        """Sync a chunk with its marks and checksums, then say that it is durable."""
+    def _sync_chunk(self, chunk_id: int) -> bool:
+        """Sync a chunk with its marks and checksums, then say that it is durable. Whether there is one after it."""
         try:
             segment = Segment.open(self._directory, chunk_name(chunk_id), fmt.CHUNK, self._feed.ids, writable=True)
-        except FileNotFoundError:
-            return  # retained away
+        except FileNotFoundError:  # retained away
+            return self._directory.exists(chunk_name(chunk_id + 1))
         try:
             word = segment.words[fmt.COMMIT]
             self._sync_file(index_name(chunk_id))  # a mark may be new where no record is
-            if segment.words[fmt.DURABLE] == word:
-                return
-            self._sync_file(sums_name(chunk_id))
-            sync(segment.fd)
-            self._directory.sync()
-            segment.words[fmt.DURABLE] = word
-            sync(segment.fd)
-        except OSError as error:
-            self._failure = error
-            raise SyncFailedError(error) from error
+            if segment.words[fmt.DURABLE] != word:
+                self._sync_file(sums_name(chunk_id))
+                self._final(lambda: sync(segment.fd))
+                self._final(self._directory.sync)
+                segment.words[fmt.DURABLE] = word
+                self._final(lambda: sync(segment.fd))
+            return word >= fmt.SEALED
         finally:
             segment.close()
 
@@ -192,9 +194,17 @@ class Keeper:
         except FileNotFoundError:
             return
         try:
-            sync(fd)
+            self._final(lambda: sync(fd))
         finally:
             os.close(fd)
+
+    def _final(self, step: Callable[[], None]) -> None:
+        """Sync; if that fails, what the device holds is unknown from here on."""
+        try:
+            step()
+        except OSError as error:
+            self._failure = error
+            raise SyncFailedError(error) from error
 
     # --- the thread's part -----------------------------------------------------------------------------
 
@@ -213,6 +223,9 @@ class Keeper:
             elif self._sealed and now - self._sealed[0][1] > SETTLE_S:
                 self._sync_oldest()
                 due = now
+        except (OSError, CorruptFileError):  # no descriptor, say: no sync was tried
+            due = now + LOOK_S
+            self._sync_due = due
         except SyncFailedError as failed:
             self._every = 0.0
             self._sealed.clear()

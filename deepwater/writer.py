@@ -247,6 +247,8 @@ class Writer(FeedWriter):
         DurabilityError
             The device refused. What it holds is unknown, so this writer accepts nothing more;
             close it, look at the device, and open a new one.
+        OSError
+            A file could not be opened, for want of descriptors, say: flush again.
         """
         with self._mutex:
             self._check()
@@ -259,10 +261,13 @@ class Writer(FeedWriter):
     def _bring_to_device(self) -> None:
         try:
             self._keeper.flush()
-        except SyncFailedError as failed:
-            self._sync_failed(failed.error)
+        except (SyncFailedError, OSError) as failed:
+            if isinstance(failed, OSError) and not self._always:
+                raise  # nothing was synced, so nothing failed: flush again
+            error = failed if isinstance(failed, OSError) else failed.error
+            self._sync_failed(error)
             assert self._problem is not None
-            raise self._problem from failed.error
+            raise self._problem from error
 
     def _sync_failed(self, error: OSError) -> None:
         """Accept nothing more: the device refused a sync. From any thread."""

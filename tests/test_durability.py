@@ -367,3 +367,24 @@ def test_damage_is_not_taken_for_a_power_cut(dw: Platform, tmp_path: Path) -> No
         with pytest.raises(CorruptFileError, match="chunk_00000002"):
             use("F")
         assert model.tree(Path(dw.base_path)) == before
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_a_flush_reaches_the_end_although_no_checksum_can_be_stored(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without space for the files of checksums: they are behind, what `flush` says is durable is not."""
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr("deepwater.checksums.ChunkSums.open", lambda self: refuse_space())
+            for first in range(0, 90, 30):
+                writer.write_batch(batch(first, 30))
+                assert writer.flush() == first + 30 == durable(dw)
+        writer._keeper.catch_up()
+        assert writer._keeper.at == writer._chunk.id
+
+
+def refuse_space() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

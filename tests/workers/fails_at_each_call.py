@@ -237,7 +237,7 @@ def aftermath(trial: Trial, operation: str, problem: BaseException | None) -> st
             dw.delete_feed("G")
         return ""
     if trial.writer is not None and operation != "close":
-        if operation == "flush" and problem is not None:
+        if operation == "flush" and isinstance(problem, DurabilityError):
             try:
                 trial.one()
                 return "a writer after a failed sync writes on"

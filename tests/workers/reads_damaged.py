@@ -36,6 +36,7 @@ from deepwater.chunk import Chunk
 from deepwater.feed_files import read_feed, read_settings
 from deepwater.files import Directory
 from deepwater.index import read_marks
+from deepwater.oldest import ALL
 from deepwater.ring import Ring
 from deepwater.segment import Page
 from deepwater.store import _read_id
@@ -144,7 +145,7 @@ def look_wake() -> bytes:
 
 
 def look_registry() -> bytes:
-    rows = registry.read_rows(feed_dir, "F", layout, ids)
+    rows = registry.read_rows(feed_dir, "F", layout, ids, ALL)
     assert len(rows) <= 2 or how == "mutants", "rows that nobody wrote"
     return b""
 
