@@ -76,8 +76,9 @@ def _prune(commands: Any) -> None:
         "deepwater prune --dry-run\ndeepwater prune CB-TRADES-BTC-USD --keep 7d\n"
         "deepwater prune CB-L2-BTC-USD --max-bytes 10GiB --json",
         "By the time of their records, or until a feed's chunks are small enough; without\n"
-        "either, by each feed's setting retain. Without FEED all durable feeds. Writers and\n"
-        "readers go on meanwhile, positions stay, the newest chunk with records stays.",
+        "either, by each feed's setting retain. Without FEED all durable feeds.\n"
+        "Writers and readers go on meanwhile, positions stay, the newest chunk with\n"
+        "records stays.",
     )  # fmt: skip
     parser.add_argument("feeds", metavar="FEED", nargs="*")
     parser.add_argument("--keep", metavar="AGE", help="remove chunks whose newest record is older: 90min, 12h, 7d")

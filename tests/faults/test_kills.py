@@ -85,5 +85,5 @@ def opcode_kills(base: Path, kind: str, most: int, seed: int, timeout: float, *f
 @pytest.mark.parametrize("kind", ["chunks", "ring"])
 def test_opcode_kills_find_a_writer_that_publishes_before_it_writes(quick_dir: Path, kind: str) -> None:
     """The power of the test above, with a library broken on purpose."""
-    phases = opcode_kills(quick_dir, kind, 80, 3, 100, "broken")
+    phases = opcode_kills(quick_dir, kind, 240, 3, 100, "broken")
     assert any(phase["failures"] for phase in phases)

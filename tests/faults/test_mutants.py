@@ -30,6 +30,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.faults
 @pytest.mark.slow
+@pytest.mark.skipif("MUTANTS" not in os.environ, reason="by hand, with MUTANTS=1: each mutant is a run of its own")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mistake_is_noticed(copy: Path, mutant: Mutant) -> None:
     path = copy / "deepwater" / mutant.file
