@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from deepwater import Platform
 from deepwater.index import DROPPED, pack_mark
+from deepwater.oldest import Oldest
 from deepwater.reader import Reader
 
 UNKNOWN = MAX_US = 2**64 - 1
@@ -118,10 +119,5 @@ def positions(window: Any) -> list[int]:
 def oldest_removed(reader: Reader, chunks: int) -> None:
     """Make a reader one of a feed whose oldest chunks are gone, as retention leaves it."""
     chain: Any = reader._chain
-    rows, more = chain._rows[chunks:], max(0, chunks - len(chain._rows))
-    chain._rows, chain._seals = rows, chain._seals[more:]
-    chain._bases, chain._counts = chain._bases[chunks:], chain._counts[chunks:]
-    chain._first_id += chunks
-    chain._clocks.clear()
-    chain._mapped.clear()
-    chain.first = chain._bases[0] if chain._bases else chain.tail.base
+    base = chain._bases[chunks] if chunks < len(chain._bases) else chain.tail.base
+    chain._forget(Oldest(chain.chunk_id(chunks), base))
