@@ -28,13 +28,13 @@ from deepwater import format as fmt
 from deepwater.chunk import Chunk, chunk_ids, chunk_name
 from deepwater.errors import ChunkGoneError, CorruptFileError, FeedNotFoundError
 from deepwater.feed_registry import Rows, read_rows
-from deepwater.files import Directory, more_descriptors
+from deepwater.files import Directory, mappings_to_keep, more_descriptors
 from deepwater.held import Held
 from deepwater.layout import Layout
 from deepwater.ring_files import SharedPlace
 
 MAPPED = 64
-"""Chunks kept mapped by a reader."""
+"""Chunks kept mapped by a reader; fewer where few files may be open."""
 _MAX_US = 2**64 - 1
 T = TypeVar("T")
 _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -95,6 +95,7 @@ class Chain:
         self._first_id = int(self._rows["chunk_id"][0]) if len(self._rows) else 0
         self._clocks: dict[int, _ClockTable] = {}
         self._mapped: OrderedDict[int, Chunk] = OrderedDict()
+        self._most = mappings_to_keep(MAPPED)
         self.tail: Chunk | None = None
         self._tail_count = 0
         self.first = self._bases[0] if self._bases else 0
@@ -241,7 +242,7 @@ class Chain:
     def _keep(self, index: int, chunk: Chunk) -> None:
         self._mapped[index] = chunk
         self._mapped.move_to_end(index)
-        while len(self._mapped) > MAPPED:
+        while len(self._mapped) > self._most:
             self._mapped.popitem(last=False)[1].close()
 
     def _chunk(self, index: int) -> Chunk:
