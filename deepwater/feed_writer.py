@@ -370,10 +370,7 @@ class FeedWriter:
             self._drop_committed()
 
     def _check_in_place(self) -> None:
-        """Raise if the feed's directory is not where it was: what is written there nobody would find.
-
-        Takes a system call: at a rotation (of a ring: once a second), and before finding the place again.
-        """
+        """Raise if nobody would find what is written: at a rotation (of a ring: once a second), it takes a call."""
         if not self._directory.is_in_place:
             raise FeedNotFoundError(
                 f"feed {self.feed!r}: {self._directory.path} was removed, renamed or replaced under its writer: put it "

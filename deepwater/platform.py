@@ -27,6 +27,7 @@ from deepwater.files import Directory
 from deepwater.holder import locked, owner_of
 from deepwater.layout import Layout
 from deepwater.locks import Lock
+from deepwater.mounts import check_place
 from deepwater.reader import Reader
 from deepwater.ring_chain import RingChain
 from deepwater.ring_reader import RingReader
@@ -307,6 +308,7 @@ class Platform:
         directory = self._store.open(name)
         lock = bell = None
         try:
+            check_place(directory, write=True)
             lock = self._lock(name, directory)
             feed = read_feed(directory, name, self._store.id)
             bell = Bell(self._store.shared, name)

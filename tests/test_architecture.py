@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LINE = """
     errors wording jsontext durations spans timestamps | fields settings infer schema | layout
-    | arrow frames rules values | format | files futex timerslack | ring_files segment locks wake
+    | arrow frames rules values | format | files futex timerslack mounts | ring_files segment locks wake
     | chunk index clockstats spare | feed_files feed_registry global_registry store | held window | ring
     | chain ring_chain | search asof marks waiting follow reader ring_reader
     | recover flush feed_writer writer ring_writer | pace lanes merge resume playback
