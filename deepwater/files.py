@@ -233,8 +233,13 @@ class Directory:
 
     def remove(self, name: str) -> None:
         """Unlink a file if it is there. Mappings of it stay readable."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            error.filename = self.name_of(name)
+            raise
 
     def make(self, name: str) -> None:
         """Make a subdirectory (0700); fine if it is there."""
