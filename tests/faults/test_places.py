@@ -14,6 +14,7 @@ import pytest
 
 import model
 from deepwater import CorruptFileError, FeedNotFoundError, Platform
+from deepwater.files import Directory
 from fault_table import Trials
 from processes import Worker, run_python
 
@@ -76,6 +77,16 @@ def move_under_writer(dw: Platform, path: Path, aside: Path, how: str, rng: rand
         shutil.rmtree(path)
         aside.rename(path)
         assert held(dw) == end
+
+
+def test_a_writer_that_does_not_look_is_found_out(quick_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power of the test above."""
+    monkeypatch.setattr(Directory, "is_in_place", True)
+    with Platform(quick_dir / "store") as dw:
+        dw.create_feed(SPEC)
+        feed = quick_dir / "store" / "data" / "F"
+        with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+            move_under_writer(dw, feed, feed.with_name("elsewhere"), "renamed", random.Random(1))
 
 
 def test_copies_made_while_a_feed_is_written(quick_dir: Path, fault: Fault, scale: int) -> None:

@@ -67,6 +67,16 @@ def test_interrupts_at_random_moments_of_a_write(quick_dir: Path, fault: Fault, 
         assert said["inside"] >= 0.3 * trials.trials
 
 
+def test_a_writer_that_counts_on_what_was_interrupted_is_found_out(quick_dir: Path) -> None:
+    """The power of the test above: a writer that does not look where its feed ends after an interrupt."""
+    with Platform(quick_dir / "store") as dw:
+        dw.create_feed(SPEC)
+        dw.create_feed(RING)
+    args = (quick_dir / "store", "F", 1000, 24, "broken")
+    done = run_python(WORKERS / "is_interrupted.py", *args, timeout=120, check=False)
+    assert done.returncode != 0 and "is_interrupted.py" in done.stderr
+
+
 def test_a_writer_that_is_stopped(quick_dir: Path, fault: Fault, scale: int) -> None:
     """F25. SIGSTOP, a look, SIGCONT. The lock is not taken from it, its heartbeat stands still, then it goes on."""
     with Platform(quick_dir / "store") as dw:

@@ -1,6 +1,7 @@
-"""Writes, and is interrupted by a timer again and again. Arguments: base path, feed, how many interrupts, seed.
+"""Writes, and is interrupted by a timer again and again. Says counts as name=value.
 
-The handler raises KeyboardInterrupt, as SIGINT's does. Says counts as name=value.
+Arguments: base path, feed, how many interrupts, seed, and "broken" for writers that count on what they did not finish.
+The handler raises KeyboardInterrupt, as SIGINT's does.
 """
 
 import random
@@ -13,12 +14,20 @@ import numpy as np
 import deepwater
 import model
 from deepwater import Platform
+from deepwater.feed_writer import FeedWriter
 
 HOME = deepwater.__file__.removesuffix("__init__.py")
 
 base, name, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rng = random.Random(int(sys.argv[4]))
 chunks = name == "F"
+if sys.argv[5:] == ["broken"]:
+
+    def count_it_as_written(writer) -> None:
+        writer._count, writer._unsure = writer._count + 1, False
+
+    FeedWriter._settle = count_it_as_written
+
 SPEC = {"ts_col": "ts_us", "fields": model.CHECKED_FIELDS, "chunk_size_bytes": 40 * model.CHECKED.itemsize}
 armed = [False]  # whether a write is under way
 
