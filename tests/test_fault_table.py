@@ -22,7 +22,7 @@ def test_the_table_is_in_the_order_of_the_catalogue() -> None:
 
 def test_a_failed_trial_fails_its_test_and_is_counted() -> None:
     item: Any = SimpleNamespace(user_properties=[])
-    with pytest.raises(AssertionError, match="1 of 3 failed:\nseed 7"), Trials(item, "F1", "kill") as trials:
+    with pytest.raises(AssertionError, match="1 of 3 failed:\nseed 7"), Trials(item, "F1", "kill") as trials:  # noqa: PT012
         trials.done(3)
         trials.fail("seed 7")
     with pytest.raises(AssertionError, match="no trial"), Trials(item, "F1", "kill") as trials:
