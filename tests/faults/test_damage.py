@@ -23,7 +23,7 @@ SPEC = {"feed_name": "F", "ts_col": "ts_us", "fields": model.CHECKED_FIELDS, "in
         "chunk_size_bytes": 10 * model.CHECKED.itemsize}  # fmt: skip
 MUTANTS_IN_CI = {"sealed": 20_000, "active": 18_000, "marks": 15_000, "registry": 14_000, "ring": 14_000,
                  "wake": 5_000, "feeds": 3_000, "layout": 5_000, "settings": 4_000, "store": 2_000}  # fmt: skip
-BITS_IN_CI = 12_000
+BITS_IN_CI = 5_000
 KINDS = pytest.mark.parametrize("kind", MUTANTS_IN_CI)
 
 

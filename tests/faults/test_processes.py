@@ -38,7 +38,7 @@ def test_children_of_a_process_that_writes(quick_dir: Path, fault: Fault, scale:
     for a writer of its own (FeedLockedError), closes what it inherited, and ends in one of four ways. What must be
     seen: the parent writes on as if nothing had been, and once it has closed the feed is free.
     """
-    trials_wanted = {"fork": 100, "forkserver": 100, "spawn": 10}[method] * scale
+    trials_wanted = {"fork": 100, "forkserver": 100, "spawn": 5}[method] * scale
     with Platform(quick_dir / "store") as dw:
         dw.create_feed(SPEC)
         dw.create_feed(RING)
@@ -144,7 +144,7 @@ def test_a_feed_of_hundreds_of_chunks_within_limits(quick_dir: Path, fault: Faul
             for at in range(0, rows, 8000):
                 writer.write_batch(model.checked_records(at, 8000, at))
     with fault("F33", f"a feed of 400 chunks, few {limit}") as trials:
-        done = run_python(WORKERS / "reads_in_want.py", quick_dir / "store", limit, 50 * scale, timeout=200 * scale)
+        done = run_python(WORKERS / "reads_in_want.py", quick_dir / "store", limit, 20 * scale, timeout=200 * scale)
         said = verdict(done.stdout)
         trials.done(said.pop("rounds"))
         trials.note(**said)
@@ -155,7 +155,7 @@ def test_many_threads_write_through_one_writer(quick_dir: Path, fault: Fault, sc
 
     What must be seen: each write whole at the position it returned, each thread's in its order, none lost.
     """
-    each = 2500 * scale
+    each = 1500 * scale
     with Platform(quick_dir / "store") as dw:
         dw.create_feed({**SPEC, "chunk_size_bytes": 500 * SIZE})
         at: list[list[int]] = [[] for _ in range(8)]
