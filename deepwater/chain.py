@@ -34,18 +34,18 @@ import numpy.typing as npt
 
 from deepwater import format as fmt
 from deepwater.checksums import make_sure
-from deepwater.chunk import Chunk, chunk_ids, chunk_name, refuse_to_end_before
+from deepwater.chunk import Chunk, chunk_ids, chunk_name, ends_a_copy, refuse_to_end_before
 from deepwater.clocktable import ClockTable
 from deepwater.errors import ChunkGoneError, CorruptFileError, FeedNotFoundError
 from deepwater.feed_registry import Rows, read_rows
-from deepwater.files import Directory, more_descriptors
+from deepwater.files import Directory, mappings_to_keep, more_descriptors
 from deepwater.held import Held
 from deepwater.layout import Layout
 from deepwater.oldest import ALL, OLDEST, Oldest, read_oldest
 from deepwater.ring_files import SharedPlace
 
 MAPPED = 64
-"""Chunks kept mapped by a reader."""
+"""Chunks kept mapped by a reader; fewer where few files may be open."""
 _MAX_US = 2**64 - 1
 T = TypeVar("T")
 _STARVED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -73,6 +73,7 @@ class Chain:
         self._clocks: dict[int, ClockTable]
         self._oldest: Oldest
         self._mapped: OrderedDict[int, Chunk] = OrderedDict()  # by id
+        self._most = mappings_to_keep(MAPPED)
         self.tail: Chunk | None = None
         self._tail_count = self._told = self.first = self.end = 0
         self._begin()
@@ -237,7 +238,8 @@ class Chain:
     def _successor(self, chunk_id: int, base: int) -> Chunk | None:
         """The chunk after a sealed one: it must be there and continue the positions.
 
-        None if it is a spare: it was made part of the feed before the seal, so the machine went down in between.
+        None if it is a spare: it was made part of the feed before the seal, so the machine went down in between. And
+        if it did not get into a copy.
         """
         chunk = self._open_chunk(chunk_id + 1)
         if chunk is not None and chunk.base != base:
@@ -322,7 +324,7 @@ class Chain:
     def _keep(self, chunk: Chunk) -> None:
         self._mapped[chunk.id] = chunk
         self._mapped.move_to_end(chunk.id)
-        while len(self._mapped) > MAPPED:
+        while len(self._mapped) > self._most:
             self._mapped.popitem(last=False)[1].close()
 
     def _chunk(self, index: int) -> Chunk:
@@ -355,7 +357,9 @@ class Chain:
                 more_descriptors()
                 chunk = Chunk.open(self.directory, chunk_id, self.layout, self.ids)
         except FileNotFoundError:
-            raise self._missing(chunk_id) from None
+            if not ends_a_copy(self.directory, chunk_id - 1, self.layout, self.ids):
+                raise self._missing(chunk_id) from None
+            return None
         if chunk is not None:
             make_sure(self.directory, chunk)
         if chunk is None or (chunk.is_doubted and not chunk.state()[1]):

@@ -145,6 +145,12 @@ class Chunk:
         return _is_of_now(self.segment)
 
     @property
+    def is_copy(self) -> bool:
+        """Whether this is not the file that its writer wrote."""
+        owner = self.owner()
+        return owner is not None and owner.inode != self.segment.place[0]
+
+    @property
     def is_doubted(self) -> bool:
         """Whether `doubt` was called and no writer has made sure since."""
         return self._proven is not None
@@ -238,6 +244,26 @@ def refuse_to_end_before(directory: Directory, chunk_id: int, ids: fmt.Ids) -> N
         path = directory.name_of(chunk_name(chunk_id))
         reason = "records of it are missing that were on the device: the chunk after it is"
         raise CorruptFileError(f"{path}: {reason}; see deepwater verify", path=path, reason=reason)
+
+
+def ends_a_copy(directory: Directory, chunk_id: int, layout: Layout, ids: fmt.Ids) -> bool:
+    """Whether a sealed chunk is the last of a copy that was made while its feed was written.
+
+    The chunk after it was not there yet when ``cp -r`` listed the directory. In a feed that nobody copied, that chunk
+    can only have been lost.
+    """
+    if any(following > chunk_id for following in chunk_ids(directory)):
+        return False
+    try:
+        chunk = Chunk.open(directory, chunk_id, layout, ids)
+    except FileNotFoundError:
+        return False
+    if chunk is None:
+        return False
+    try:
+        return chunk.is_copy
+    finally:
+        chunk.close()
 
 
 def exact_bounds(column: npt.NDArray[Any]) -> fmt.ClockBounds:

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from deepwater.errors import ClosedError, DeepwaterError, RecordError, SchemaError
+from deepwater.errors import ClosedError, DeepwaterError, FeedNotFoundError, RecordError, SchemaError
 from deepwater.feed_files import Feed
 from deepwater.files import Directory
 from deepwater.locks import Lock, watch_fork
@@ -368,6 +368,14 @@ class FeedWriter:
         if self._problem is None:
             self._take_place()
             self._drop_committed()
+
+    def _check_in_place(self) -> None:
+        """Raise if nobody would find what is written: at a rotation (of a ring: once a second), it takes a call."""
+        if not self._directory.is_in_place:
+            raise FeedNotFoundError(
+                f"feed {self.feed!r}: {self._directory.path} was removed, renamed or replaced under its writer: put it "
+                f"back and write again, or close this writer; nothing that was written is changed", feed=self.feed,
+            )  # fmt: skip
 
     def _guarded(self, step: Callable[[], Any]) -> None:
         self._unsure = True

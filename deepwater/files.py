@@ -83,6 +83,15 @@ class Directory:
         """Whether the directory was removed while this handle was open."""
         return os.fstat(self.fd).st_nlink == 0
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether `path` still leads to it: it was not removed, renamed or replaced."""
+        try:
+            now, own = os.stat(self.path), os.fstat(self.fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino)
+
     def open(self, name: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
         """Open an existing regular file; the caller closes the descriptor.
 
@@ -224,8 +233,13 @@ class Directory:
 
     def remove(self, name: str) -> None:
         """Unlink a file if it is there. Mappings of it stay readable."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            error.filename = self.name_of(name)
+            raise
 
     def make(self, name: str) -> None:
         """Make a subdirectory (0700); fine if it is there."""
@@ -252,6 +266,16 @@ def more_descriptors() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def mappings_to_keep(most: int) -> int:
+    """How many mappings one reader should keep, at most `most`: not all of the open files this process may have."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or sys.version_info >= (3, 13):  # a mapping takes no descriptor there
+        return most
+    return max(2, min(most, soft // 8))
 
 
 def sync(fd: int) -> None:

@@ -103,11 +103,16 @@ class Keeper:
     def catch_up(self) -> None:
         """Compute the checksums of all that is published.
 
-        Errors of files are left for the next time: to have no checksum yet is no failure.
+        Errors of files are left for the next time: to have no checksum yet is no failure. After an error, and after
+        an interrupt in the middle of it, the files tell how far it came.
         """
         with self._sums_lock, contextlib.suppress(OSError, StorageFullError, CorruptFileError):
-            while not self._is_closed and self._cover():
-                self._at += 1
+            try:
+                while not self._is_closed and self._cover():
+                    self._at += 1
+            except BaseException:
+                self._drop()
+                raise
 
     def _cover(self) -> bool:
         """Cover the chunk at hand; whether it is sealed and complete."""
@@ -119,9 +124,7 @@ class Keeper:
         sums.advance(count, word >= fmt.SEALED)
         if word < fmt.SEALED:
             return False
-        sums.close()
-        segment.close()
-        self._segment = self._sums = None
+        self._drop()
         self._sealed.append((self._at, time.monotonic()))
         return True
 
@@ -137,6 +140,14 @@ class Keeper:
                 return None, None
             self._sums = ChunkSums(self._directory, self._segment)
         return self._segment, self._sums
+
+    def _drop(self) -> None:
+        segment, sums = self._segment, self._sums
+        self._segment = self._sums = None  # first: what is closed must not be met again
+        if sums is not None:
+            sums.close()
+        if segment is not None:
+            segment.close()
 
     def _at_end(self) -> bool:
         return not self._directory.exists(chunk_name(self._at + 1))
@@ -246,11 +257,7 @@ class Keeper:
         _clerk.remove(self)
         with self._sums_lock, self._sync_lock:
             self._is_closed = True
-            if self._sums is not None:
-                self._sums.close()
-            if self._segment is not None:
-                self._segment.close()
-            self._segment = self._sums = None
+            self._drop()
             self._directory.close()
 
 

@@ -28,6 +28,7 @@ from deepwater.files import Directory
 from deepwater.holder import locked, maintenance, owner_of
 from deepwater.layout import Layout
 from deepwater.locks import Lock
+from deepwater.mounts import check_place
 from deepwater.reader import Reader
 from deepwater.retain import Pruned
 from deepwater.ring_chain import RingChain
@@ -335,6 +336,7 @@ class Platform:
         directory = self._store.open(name)
         lock = bell = None
         try:
+            check_place(directory, write=True)
             lock = self._lock(name, directory)
             feed = read_feed(directory, name, self._store.id)
             bell = Bell(self._store.shared, name)

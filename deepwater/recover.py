@@ -33,13 +33,14 @@ from deepwater.chunk import (
     chunk_ids,
     chunk_name,
     create_chunk,
+    ends_a_copy,
     refuse_to_end_before,
 )
 from deepwater.errors import CorruptFileError, StorageFullError
 from deepwater.feed_files import Feed
 from deepwater.feed_registry import Rows, make_row, read_rows
 from deepwater.files import TEMPORARY, Directory
-from deepwater.index import DROPPED, MarkIndex, index_name, pack_mark
+from deepwater.index import DROPPED, UNKNOWN, MarkIndex, index_name, pack_mark
 from deepwater.oldest import ALL, Oldest, read_oldest
 from deepwater.timestamps import now_us
 
@@ -106,8 +107,12 @@ def _sure_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
 
 
 def _activate_spare(directory: Directory, feed: Feed, chunk_id: int, base: int) -> WritableChunk:
-    """A new chunk after the last sealed one. There was one, and the machine went down before it was synced."""
+    """A new chunk after the last sealed one. There was one: the machine went down before it was synced, or this is a
+    copy, made when it was not there yet.
+    """
     _remove_beyond(directory, chunk_id - 1, chunk_ids(directory))
+    if ends_a_copy(directory, chunk_id - 1, feed.layout, feed.ids):
+        _note_not_copied(directory, feed, chunk_id, base)
     create_chunk(directory, chunk_id, feed.layout, feed.ids, feed.settings.chunk_size_bytes)
     return WritableChunk.activate(directory, chunk_id, feed.layout, feed.ids, base)
 
@@ -132,6 +137,22 @@ def _note_dropped(directory: Directory, feed: Feed, active: Chunk, ids: list[int
                 f"flush(), bounds what can be lost)"
             )
             warnings.warn(text, UserWarning, stacklevel=6)
+    finally:
+        marks.close()
+
+
+def _note_not_copied(directory: Directory, feed: Feed, chunk_id: int, base: int) -> None:
+    """Say that a copy ends early, in the marks of the chunk to come."""
+    marks = MarkIndex(directory, chunk_id, feed.ids)
+    try:
+        if not marks.has(base, DROPPED):
+            reason = "the copy was made while they were written"
+            marks.append(pack_mark(base, now_us(), UNKNOWN, DROPPED, reason=reason))
+            text = (
+                f"feed {feed.name!r}: this is a copy made while the feed was written: the records from position {base} "
+                f"on were not copied"
+            )
+            warnings.warn(text, UserWarning, stacklevel=7)
     finally:
         marks.close()
 
@@ -221,6 +242,8 @@ def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None) -> 
     try:
         chunk = Chunk.open(directory, chunk_id, feed.layout, feed.ids)
     except FileNotFoundError:
+        if ends_a_copy(directory, chunk_id - 1, feed.layout, feed.ids):
+            return None
         why = f"chunk {chunk_id - 1} is sealed, so there was one" if chunk_id > 1 else "later ones are there"
         reason = f"chunk {chunk_id} is missing: {why}"
         raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason) from None

@@ -149,6 +149,7 @@ class RingWriter(FeedWriter):
         Whoever removed it (a cleaner of /dev/shm) left it to those that had it open. The new one has its records and
         goes on; the seal of the old one sends them there.
         """
+        self._check_in_place()
         self._check_at = now + CHECK_US
         if not os.fstat(self._ring.segment.fd).st_nlink:
             capacity = self._ring.capacity

@@ -18,6 +18,7 @@ from deepwater.feed_files import FORMAT, LAYOUT, Feed, write_feed
 from deepwater.files import Directory, full_is_said
 from deepwater.global_registry import GlobalRegistry
 from deepwater.jsontext import load_json
+from deepwater.mounts import check_place
 from deepwater.ring_files import SharedPlace
 from deepwater.schema import check_feed_name
 from deepwater.wording import did_you_mean
@@ -62,6 +63,11 @@ class Store:
         except FileNotFoundError:
             self.base.close()
             raise missing from None
+        try:
+            check_place(self.base, write=False)
+        except BaseException:
+            self.close()
+            raise
         self.registry = GlobalRegistry(self.base, self.id)
         self.shared = SharedPlace(self.base, self.id)
 
@@ -74,6 +80,7 @@ class Store:
             except FileNotFoundError:
                 os.makedirs(path, mode=0o700, exist_ok=True)
             with Directory(path) as base:
+                check_place(base, write=True)
                 if not base.exists(STORE) or not base.exists(DATA):
                     base.touch(LOCK)
                     with FileLock(base.name_of(LOCK), mode=0o600):

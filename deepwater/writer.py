@@ -403,6 +403,7 @@ class Writer(FeedWriter):
 
     def _next_chunk(self, chunk_id: int, base: int) -> WritableChunk:
         """A new chunk that is part of the feed: the spare if one is ready, else made now."""
+        self._check_in_place()
         ready = self._spare is not None and self._spare.is_ready(chunk_id)
         self._spare = None  # only now: its thread has ended
         self._directory.remove(index_name(chunk_id))
@@ -447,6 +448,7 @@ class Writer(FeedWriter):
 
     def _take_place(self) -> None:
         self._drop_spare()
+        self._check_in_place()
         old = getattr(self, "_chunk", None)
         rows, chunk = recover(self._directory, self._feed)
         self._registry.adopt(rows)

@@ -388,3 +388,41 @@ def test_a_flush_reaches_the_end_although_no_checksum_can_be_stored(
 
 def refuse_space() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_copy_without_its_last_chunk_is_a_prefix(tmp_path: Path) -> None:
+    """``cp -r`` lists the directory, then the feed rotates: the last chunk copied is sealed, its successor not there."""
+    with Platform(tmp_path / "live") as dw:
+        dw.create_feed(SPEC)
+        with dw.create_writer("F") as writer:
+            writer.write_batch(batch(0, 50))
+            writer.resize_chunk_size(1 << 16)  # a rotation
+            writer.write_batch(batch(50, 10))
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "live", copy)
+    last = sorted((copy / "data" / "F").glob("chunk_*.bin"))[-1]
+    last.unlink()
+    with Platform(copy) as dw:
+        with dw["F"] as reader:
+            assert reader.end == 50
+            assert held(dw) == [7 * k for k in range(50)]
+            with pytest.warns(UserWarning, match="position 50 on were not copied"):
+                writer = dw.create_writer("F")
+            assert writer.write_values(300, 7) == 50
+            writer.close()
+            assert reader.end == 51
+            assert reader.gaps()[["position", "kind"]].tolist() == [(50, b"dropped")]
+        dw.create_writer("F").close()  # is told once
+
+
+def test_a_lost_last_chunk_is_not_taken_for_a_copy(tmp_path: Path) -> None:
+    with Platform(tmp_path) as dw:
+        dw.create_feed(SPEC)
+        with dw.create_writer("F") as writer:
+            writer.write_values(1, 1)
+            writer.resize_chunk_size(1 << 16)
+        (tmp_path / "data" / "F" / "chunk_00000002.bin").unlink()
+        with pytest.raises(CorruptFileError, match="chunk 2 is missing"):
+            dw["F"]
+        with pytest.raises(CorruptFileError, match="chunk 2 is missing"):
+            dw.create_writer("F")

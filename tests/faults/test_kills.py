@@ -51,7 +51,7 @@ def test_kills_find_a_writer_that_publishes_before_it_writes(quick_dir: Path) ->
         nursery.finish()
 
 
-OPCODES_IN_CI = {"chunks": 400, "ring": 250}
+OPCODES_IN_CI = {"chunks": 300, "ring": 200}
 
 
 @pytest.mark.slow

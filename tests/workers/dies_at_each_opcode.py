@@ -22,6 +22,7 @@ import numpy as np
 import deepwater
 import model
 from deepwater import Platform
+from deepwater import format as fmt
 from deepwater.chunk import WritableChunk
 from deepwater.ring import WritableRing
 from deepwater.segment import Segment
@@ -43,6 +44,8 @@ if sys.argv[5:] == ["broken"]:
 
         def publish_then_put(self, row, data):
             publish(self, row + len(data) // SIZE)
+            for _ in range(60):  # opcodes of the library, so that a sample of them hits the gap
+                fmt.round_up(7, 4)
             put(self, row, data)
 
         cls.put = publish_then_put
