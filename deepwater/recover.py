@@ -107,9 +107,7 @@ def _sure_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
 
 
 def _activate_spare(directory: Directory, feed: Feed, chunk_id: int, base: int) -> WritableChunk:
-    """A new chunk after the last sealed one. There was one: the machine went down before it was synced, or this is a
-    copy, made when it was not there yet.
-    """
+    """A new chunk after the last sealed one. There was one, and it was never synced, or not yet there to be copied."""
     _remove_beyond(directory, chunk_id - 1, chunk_ids(directory))
     if ends_a_copy(directory, chunk_id - 1, feed.layout, feed.ids):
         _note_not_copied(directory, feed, chunk_id, base)

@@ -22,7 +22,8 @@ LINE = """
     | clocktable held part window_text window | ring chain ring_chain
     | search asof marks cuts waiting follow reader ring_reader gaps
     | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback
-    | check | describe feed_status holder retain platform shm | apps | cli
+    | findings rawfile check_chunk check_records check_feed check | describe feed_status holder retain platform shm
+    | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

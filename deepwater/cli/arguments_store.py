@@ -1,10 +1,10 @@
-"""Arguments of the commands about feeds as a whole: create, feeds, info, snapshots, resize, prune, delete, rings."""
+"""Arguments of the commands about feeds as a whole: create, feeds, info, resize, prune, delete, verify and others."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from deepwater.cli.options import base_path, command, json_flag, size
+from deepwater.cli.options import base_path, command, jobs, json_flag, size
 
 __all__ = ["COMMANDS"]
 
@@ -114,4 +114,19 @@ def _rings(commands: Any) -> None:
     json_flag(parser, "a JSON array of objects, times in us since the epoch")
 
 
-COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _prune, _delete, _rings)
+def _verify(commands: Any) -> None:
+    parser = command(
+        commands, "verify", "verify:verify", "check that the files of feeds are what was written",
+        "deepwater verify\ndeepwater verify CB-L2-BTC-USD --json | jq '.findings[].what'",
+        "Reads all records and compares them with their checksums; changes nothing and may\n"
+        "run beside writers. A line a finding: file, offset, positions, the way out.\n"
+        "Exit codes: 0 fine, 1 warnings, 2 damage.",
+    )  # fmt: skip
+    parser.add_argument("feeds", metavar="FEED", nargs="*", help="only these (default: all)")
+    parser.add_argument("--quick", action="store_true", help="headers, marks and registries only")
+    parser.add_argument("--jobs", metavar="N", type=jobs, help="chunks at a time (default: the cores, at most 4)")
+    base_path(parser)
+    json_flag(parser, "a JSON object with the findings")
+
+
+COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _prune, _delete, _rings, _verify)

@@ -13,8 +13,8 @@ from deepwater.cli import output
 from deepwater.cli.failures import UsageError
 
 __all__ = [
-    "Parser", "Version", "base_path", "columns", "command", "json_flag", "path", "port", "positive", "row_count",
-    "seconds", "size",
+    "Parser", "Version", "base_path", "columns", "command", "jobs", "json_flag", "path", "port", "positive",
+    "row_count", "seconds", "size",
 ]  # fmt: skip
 
 
@@ -75,6 +75,13 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e9 or not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r}: seconds above 0 are needed, as 90 or 1.5, or 30s, 5m, 2h, 1d")
     return value
+
+
+def jobs(text: str) -> int:
+    """``1`` to ``64``."""
+    if not re.fullmatch(r"[0-9]{1,2}", text) or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r}: how many at a time is 1 to 64")
+    return int(text)
 
 
 def positive(text: str) -> float:

@@ -1,0 +1,57 @@
+"""The commands about damage: verify says what is wrong, repair mends it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from deepwater.check import Progress
+from deepwater.check import verify as check
+from deepwater.cli import output
+from deepwater.cli.failures import one_line
+from deepwater.cli.store import put_json
+from deepwater.cli.text import amount, count
+from deepwater.findings import ERROR, NOTE, WARNING, Report
+from deepwater.platform import default_base_path
+
+__all__ = ["verify"]
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Check the files of feeds; the exit code says what was found: 0 fine, 1 warnings, 2 damage."""
+    base = os.path.abspath(args.base_path or default_base_path())
+    started = time.monotonic()
+    report = check(base, args.feeds or None, quick=args.quick, jobs=args.jobs, progress=_progress())
+    if args.json:
+        put_json(report.to_json())
+    else:
+        lines = [one_line(str(finding)) for finding in report.findings]
+        output.write("".join(f"{line}\n" for line in [*lines, _sum(report, time.monotonic() - started)]))
+    return report.code
+
+
+def _sum(report: Report, seconds: float) -> str:
+    looked = f"{count(report.feeds, 'feed')}, {count(report.files, 'file')}"
+    rate = f" ({amount(report.bytes_read / max(seconds, 1e-9))}/s)" if report.bytes_read > 1 << 24 else ""
+    read = "headers only" if report.quick else f"{count(report.records, 'record')}, {amount(report.bytes_read)}{rate}"
+    parts = [count(report.count(severity), severity) for severity in (ERROR, WARNING, NOTE) if report.count(severity)]
+    return f"verified {looked}, {read}: {', '.join(parts) or 'all is as it was written'}"
+
+
+def _progress() -> Progress | None:
+    """Say on a terminal how far it is, a few times a second."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    shown = [0.0]
+
+    def show(feed: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - shown[0] > 0.2 or done == total:
+            shown[0] = now
+            end = "\r\x1b[K" if done == total else ""
+            sys.stderr.write(f"\r\x1b[K{feed}: {done:,} of {total:,} records{end}")
+            sys.stderr.flush()
+
+    return show

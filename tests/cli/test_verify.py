@@ -1,0 +1,47 @@
+"""verify: a line a finding, a sum, and an exit code that scripts can act on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_kit import Kept, deepwater, one_line
+
+from deepwater import cli
+
+
+@pytest.fixture
+def copy(kept: Kept, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(kept.path, tmp_path / "copy"))
+
+
+def test_a_sound_store_is_one_line_and_exit_0(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["verify", "--base-path", str(kept.path)]) == 0
+    out, said = capfd.readouterr()
+    assert one_line(out).startswith("verified 3 feeds, ") and out.endswith(": all is as it was written\n") and not said
+    assert cli.main(["verify", "TICKS", "--quick", "--jobs", "1", "--base-path", str(kept.path)]) == 0
+    assert "headers only" in capfd.readouterr().out
+
+
+@pytest.mark.faults
+def test_damage_is_exit_2_a_warning_1_and_json_says_all(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (copy / "data/TICKS/TICKS.reg").unlink()
+    assert cli.main(["verify", "--base-path", str(copy)]) == 1
+    assert capfd.readouterr().out.splitlines()[0].startswith(f"warning: {copy}/data/TICKS/TICKS.reg: ")
+    chunk = copy / "data/TICKS/chunk_00000002.bin"
+    with chunk.open("r+b") as file:
+        file.seek(16384 + 48 * 10)
+        file.write(b"\xff")
+    assert cli.main(["verify", "TICKS", "--json", "--base-path", str(copy)]) == 2
+    report = json.loads(capfd.readouterr().out)
+    assert (report["errors"], report["warnings"]) == (1, 1)
+    found = report["findings"][0]
+    assert (found["code"], found["path"], found["feed"], found["first"]) == ("records", str(chunk), "TICKS", 700)
+
+
+def test_what_is_not_there_is_one_line(kept: Kept) -> None:
+    assert "no feed 'NO'" in one_line(deepwater("verify", "NO", "--base-path", kept.path, code=1).stderr)
+    assert "no store" in one_line(deepwater("verify", "--base-path", "/nowhere", code=1).stderr)
+    assert "1 to 64" in one_line(deepwater("verify", "--jobs", "0", code=2).stderr)
