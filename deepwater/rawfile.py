@@ -73,7 +73,7 @@ class RawFile:
         return int.from_bytes(self.read(8 * index, 8), "little")
 
     def first_not_zero(self, start: int, stop: int) -> int | None:
-        """The offset of the first byte that is not zero; None if all are. Looks at 64 MiB at most: files may be sparse."""
+        """The offset of the first byte that is not zero; None if all are. Looks at 64 MiB at most (sparse files)."""
         stop = min(stop, start + _MOST_ZEROS)
         while start < stop:
             data = self.read(start, min(_STEP, stop - start))
