@@ -55,8 +55,8 @@ class RawFile:
         os.close(self._fd)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes of it; fewer where it ends."""
-        return os.pread(self._fd, size, offset)
+        """Bytes of it; fewer where it ends, none from where no file can reach."""
+        return os.pread(self._fd, size, offset) if size > 0 and 0 <= offset < 2**62 else b""
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill a buffer; how many bytes there were."""
