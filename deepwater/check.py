@@ -146,7 +146,8 @@ def _check_all_records(
     progress: Progress | None,
 ) -> None:  # fmt: skip
     visible = facts.visible
-    beyond = [c for c in facts.chunks if c.identity is not None and c.active and c.sealed and c not in visible]
+    seen = {chunk.id for chunk in visible}
+    beyond = [c for c in facts.chunks if c.identity is not None and c.active and c.sealed and c.id not in seen]
     todo, done = [*visible, *beyond], 0
     total = sum(chunk.count for chunk in todo)
 

@@ -4,7 +4,8 @@ What is found about a chunk is kept as `ChunkFacts`, which the checks between ch
 records (`deepwater.check_records`) and the repair (`deepwater.repair`) go on from.
 
 A flipped bit that is not seen: in a durable word that is smaller than the commit word, one that makes another
-smaller number, or takes its SEALED bit (it only says that less is known to be on the device); in `computed_us` of a
+smaller number, or takes its SEALED bit (it only says that less is known to be on the device); in the oldest word, one
+that makes another chunk's id that retention may have stored there; in `computed_us` of a
 checksum (nothing depends on it), one that makes another time of the file's life.
 """
 
@@ -31,7 +32,7 @@ HOUR_US = 3_600_000_000
 _ALL_ONES = 0xFFFFFFFF
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ChunkFacts:
     """What a chunk's header says, as far as it can be believed.
 
@@ -41,7 +42,7 @@ class ChunkFacts:
         None: the file cannot be used.
     base, count : int
         Positions ``base <= position < base + count``; 0 records for a spare.
-    word, durable : int
+    word, durable, oldest : int
         The words as they are.
     seal : Seal or None
         None: not sealed, or damaged.
@@ -61,6 +62,7 @@ class ChunkFacts:
     word: int = 0
     count: int = 0
     durable: int = 0
+    oldest: int = 0
     seal: fmt.Seal | None = None
     owner: fmt.Owner | None = None
     tails: tuple[tuple[int, int, int], ...] = ()
@@ -123,6 +125,7 @@ def _check_words(out: Findings, file: RawFile, facts: ChunkFacts, feed: Feed) ->
         return
     facts.identity = identity
     facts.durable, count = file.word(fmt.DURABLE), word & fmt.COUNT_MASK
+    facts.oldest = file.word(fmt.OLDEST)
     facts.count = min(count, identity.capacity)
     if active is None and (word or any(file.read(512, 64))):
         out.error("activation", file.path, "its activation block is damaged", offset=512, way_out=REPAIR)

@@ -34,6 +34,7 @@ from deepwater.findings import Findings
 from deepwater.index import DROPPED, GAP, MARK_LAYOUT, SESSION, SNAPSHOT, index_name, is_valid
 from deepwater.keeper import MOST_BEHIND
 from deepwater.layout import Layout
+from deepwater.oldest import ALL, OLDEST, Oldest, oldest_bytes, read_oldest
 from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header
 from deepwater.settings import Settings
 
@@ -52,6 +53,8 @@ class FeedFacts:
         As voted by all its files; None: nothing says what the records are.
     chunks : list of ChunkFacts
         Those whose files are there, by id.
+    oldest : Oldest
+        Where the feed begins; if ``oldest.json`` is damaged, where its first usable chunk does.
     end : int
         The position after the last visible record.
     marks : dict
@@ -60,6 +63,7 @@ class FeedFacts:
 
     feed: Feed | None = None
     chunks: list[ChunkFacts] = field(default_factory=list)
+    oldest: Oldest = ALL
     end: int = 0
     marks: dict[int, Any] = field(default_factory=dict)
     files: int = 0
@@ -106,11 +110,14 @@ def _walk(directory: Directory, name: str, store_id: bytes | None, row: Any) -> 
     facts.files = len(names)
     if facts.feed is None:
         return facts, out
-    for chunk_id in sorted(set(chunk_ids(directory))):
+    oldest = _check_oldest(out, directory, facts.feed.ids)
+    begins = oldest.chunk_id if oldest is not None else 0
+    for chunk_id in sorted({k for k in chunk_ids(directory) if k >= begins}):
         try:
             facts.chunks.append(check_chunk(out, directory, facts.feed, chunk_id))
         except FileNotFoundError:
             continue  # removed just now, or a name that is not ours: see `_check_names`
+    facts.oldest = oldest if oldest is not None else _first_of(facts.chunks)
     _check_chain(out, directory, facts)
     _check_marks(out, directory, facts, facts.feed)
     _check_registry(out, directory, facts, facts.feed)
@@ -191,6 +198,31 @@ def _differs(a: bytes, b: bytes) -> int:
     return next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
+def _check_oldest(out: Findings, directory: Directory, ids: fmt.Ids) -> Oldest | None:
+    """Check ``oldest.json``: where the feed begins; None: nobody knows."""
+    path = directory.name_of(OLDEST)
+    try:
+        oldest = read_oldest(directory, ids)
+        if oldest == ALL:
+            return ALL
+        with RawFile(directory, OLDEST) as file:
+            check_access(out, path, file.info)
+            data = file.read(0, file.size)
+    except FileNotFoundError:
+        return ALL
+    except (OSError, CorruptFileError) as error:
+        out.error("oldest", path, _reason(error), offset=0, way_out=REPAIR)
+        return None
+    if data != oldest_bytes(ids, oldest):
+        text = "it is not as Deepwater writes it: edited, or a flipped bit"
+        out.error("oldest", path, text, offset=_differs(data, oldest_bytes(ids, oldest)), way_out=REPAIR)
+    return oldest
+
+
+def _first_of(chunks: list[ChunkFacts]) -> Oldest:
+    return next((Oldest(chunk.id, chunk.base) for chunk in chunks if chunk.identity and chunk.active), ALL)
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"it cannot be read: {error.strerror}"
@@ -237,6 +269,11 @@ def _check_chain(out: Findings, directory: Directory, facts: FeedFacts) -> None:
         if chunk.sealed and later and chunk.count and chunk.durable != chunk.word:
             out.warning("durable-order", chunk.path, "the chunk after it is called durable, and it is not",
                         offset=8 * fmt.DURABLE, way_out=REPAIR)  # fmt: skip
+    for chunk in chunks:
+        if chunk.identity is not None and chunk.oldest > min(facts.oldest.chunk_id, chunk.id):
+            values = {"expected": f"at most {facts.oldest.chunk_id}", "found": str(chunk.oldest)}
+            out.error("oldest-word", chunk.path, "it says that retention let go of more than it did",
+                      offset=8 * fmt.OLDEST, way_out=REPAIR, **values)  # fmt: skip
     last = next((chunk for chunk in reversed(chunks) if chunk.identity is not None and chunk.active), None)
     visible = facts.visible
     if last is not None and last.sealed and not directory.exists(chunk_name(last.id + 1)):
@@ -259,12 +296,18 @@ def _check_chain(out: Findings, directory: Directory, facts: FeedFacts) -> None:
 
 
 def _check_missing(out: Findings, directory: Directory, facts: FeedFacts) -> None:
-    """Chunks between others, or before all of them, that are not there."""
-    have = {chunk.id for chunk in facts.chunks}
+    """Chunks between others, or before all of them, that are not there; and where the first begins."""
+    have, oldest = {chunk.id for chunk in facts.chunks}, facts.oldest
     usable = {chunk.id: chunk for chunk in facts.chunks if chunk.identity is not None and chunk.active}
-    for chunk_id in sorted(set(range(1, max(have, default=0))) - have):
+    begin = usable.get(oldest.chunk_id)
+    if begin is not None and begin.base != oldest.position:
+        values = {"expected": str(oldest.position), "found": str(begin.base)}
+        out.error("position", begin.path, "the feed does not begin there", offset=512, way_out=REPAIR,
+                  first=begin.base, stop=begin.end, **values)  # fmt: skip
+    last = max(max(have, default=0), oldest.chunk_id if oldest != ALL else 0)
+    for chunk_id in sorted(set(range(oldest.chunk_id, last + 1)) - have):
         before, after = usable.get(chunk_id - 1), usable.get(chunk_id + 1)
-        first = before.end if before else 0
+        first = before.end if before else oldest.position
         stop = after.base if after else first
         if not directory.exists(chunk_name(chunk_id)):
             out.error("missing", directory.name_of(chunk_name(chunk_id)), f"chunk {chunk_id} is missing",
@@ -399,29 +442,38 @@ def _check_registry_rows(out: Findings, file: RawFile, facts: FeedFacts, feed: F
     rows = np.frombuffer(raw[: len(raw) // size * size], layout.dtype)
     checks = row_checks(rows) if len(rows) else np.zeros(0, np.uint64)
     chunks = {chunk.id: chunk for chunk in facts.chunks}
+    begins = _begins(rows, checks, facts.oldest.chunk_id)
     for k in range(len(rows)):
-        chunk_id = int(rows["chunk_id"][k])
-        problem = _row_problem(rows[k : k + 1], int(checks[k]), chunks.get(chunk_id), feed, k)
+        problem = _row_problem(rows[k : k + 1], int(checks[k]), chunks.get(begins + k), feed, begins + k)
         if problem:
-            chunk = chunks.get(k + 1)
+            chunk = chunks.get(begins + k)
             records = {"first": chunk.base, "stop": chunk.end} if chunk is not None and chunk.active else {}
             out.error("registry-row", file.path, f"row {k} {problem}", offset=reg.data_offset + k * size,
                       way_out=REPAIR, **records)  # fmt: skip
-    sealed = sum(chunk.sealed for chunk in facts.visible)
-    if len(rows) < sealed and not facts.has_writer:
-        text = f"it has {len(rows)} rows and {sealed} chunks are sealed: a flipped bit in its count, or the next " \
-               f"writer adds them"  # fmt: skip
+    sealed, let_go = sum(chunk.sealed for chunk in facts.visible), max(0, facts.oldest.chunk_id - begins)
+    if len(rows) - let_go < sealed and not facts.has_writer:
+        have = max(0, len(rows) - let_go)
+        text = f"it has {have} rows and {sealed} chunks are sealed: a flipped bit in its count, or the next writer " \
+               f"adds them"  # fmt: skip
         out.warning("registry-short", file.path, text, offset=8 * fmt.COMMIT, way_out=REPAIR)
     at = file.first_not_zero(reg.data_offset + len(rows) * size, file.size)
     if at is not None and not facts.has_writer:
         out.warning("not-zero", file.path, "bytes after the last row are not zero", offset=at, way_out=REPAIR)
 
 
-def _row_problem(row: Any, check: int, chunk: ChunkFacts | None, feed: Feed, index: int) -> str:
+def _begins(rows: Any, checks: Any, oldest: int) -> int:
+    """The chunk of the first row, which retention may have let go since; from the rows that are whole."""
+    whole = np.flatnonzero(rows["check"] == checks).tolist()
+    firsts = Counter(int(rows["chunk_id"][k]) - k for k in whole)
+    begins = firsts.most_common(1)[0][0] if firsts else oldest
+    return begins if 1 <= begins <= oldest else oldest
+
+
+def _row_problem(row: Any, check: int, chunk: ChunkFacts | None, feed: Feed, chunk_id: int) -> str:
     if int(row["check"][0]) != check:
         return "has a wrong check word"
-    if int(row["chunk_id"][0]) != index + 1:
-        return f"is of chunk {int(row['chunk_id'][0])}, expected {index + 1}"
+    if int(row["chunk_id"][0]) != chunk_id:
+        return f"is of chunk {int(row['chunk_id'][0])}, expected {chunk_id}"
     if chunk is None or chunk.identity is None or not chunk.active:
         return ""  # said of the chunk
     if not chunk.sealed:
@@ -436,12 +488,14 @@ def _row_problem(row: Any, check: int, chunk: ChunkFacts | None, feed: Feed, ind
 
 
 def _check_names(out: Findings, directory: Directory, facts: FeedFacts, names: list[str]) -> None:
-    known = {LAYOUT, SETTINGS, registry_name(out.feed or "")}
+    known = {LAYOUT, SETTINGS, OLDEST, registry_name(out.feed or "")}
     ids = {chunk.id for chunk in facts.chunks}
     for name in names:
         path, match = directory.name_of(name), _SIDE.fullmatch(name)
         if match and name[6 : 6 + len(match[1])] == f"{int(match[1]):08d}":
-            if int(match[1]) not in ids and not facts.has_writer and directory.exists(name):
+            if int(match[1]) < facts.oldest.chunk_id:
+                out.note("leftover", path, "retention let it go and was killed; the next prune removes it")
+            elif int(match[1]) not in ids and not facts.has_writer and directory.exists(name):
                 say = out.error if name.endswith(".idx") else out.warning
                 say("orphan", path, "its chunk is not there", way_out=REPAIR)
         elif name.startswith(TEMPORARY):

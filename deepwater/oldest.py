@@ -75,8 +75,13 @@ def read_oldest(directory: Directory, ids: fmt.Ids) -> Oldest:
 
 def write_oldest(directory: Directory, ids: fmt.Ids, oldest: Oldest) -> None:
     """Say durably where a feed begins. Under its MAINTENANCE lock, before a file goes."""
+    directory.write(OLDEST, oldest_bytes(ids, oldest))
+
+
+def oldest_bytes(ids: fmt.Ids, oldest: Oldest) -> bytes:
+    """The text of the file."""
     about = {"format": f"{fmt.MAJOR}.{fmt.MINOR}", "incarnation": ids.incarnation.hex(), **asdict(oldest)}
-    directory.write(OLDEST, (json.dumps({**about, "crc": _crc(about)}, indent=1) + "\n").encode())
+    return (json.dumps({**about, "crc": _crc(about)}, indent=1) + "\n").encode()
 
 
 def _crc(about: dict[str, object]) -> int:

@@ -194,6 +194,8 @@ def _unused_live(identity: fmt.Identity) -> Iterable[tuple[int, int]]:
         used += [(8 * fmt.DURABLE, 8), (OWNER_OFFSET, OWNER_SIZE), (8 * fmt.HEARTBEAT, 8)]
         used += [(offset, fmt.TAIL_SIZE) for offset in fmt.TAIL_OFFSETS]
         used += [(8 * (fmt.CLOCKS + fmt.CLOCK_WORDS * n), 24) for n in range(identity.clock_count)]
+    if identity.kind == fmt.CHUNK:
+        used.append((8 * fmt.OLDEST, 8))
     if identity.kind == fmt.RING:
         used.append((8 * fmt.CLAIM, 8))
     at = fmt.LIVE_OFFSET
