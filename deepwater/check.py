@@ -30,7 +30,7 @@ from deepwater.errors import CorruptFileError, DeepwaterError, FeedNotFoundError
 from deepwater.feed_files import FORMAT, Feed, read_feed
 from deepwater.feed_registry import row_checks
 from deepwater.files import TEMPORARY, Directory
-from deepwater.findings import Findings, Report
+from deepwater.findings import Finding, Findings, Report
 from deepwater.global_registry import GONE, LIVE, NAME, ROW_LAYOUT
 from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header
 from deepwater.ring_files import ABOUT, WAKE, SharedPlace, parse_ring_name
@@ -80,22 +80,14 @@ def verify(
     -----
     Safe beside writers and readers. Reads all records: a file system cache of other data suffers.
     """
-    path = os.fspath(base_path)
     report = Report(quick=quick)
-    try:
-        base = Directory(path)
-        data = Directory(DATA, parent=base)
-    except (FileNotFoundError, NotADirectoryError):
-        text = f"no store at {path}: name another --base-path"
-        raise FeedNotFoundError(text, base_path=path) from None
+    base, data = open_store(base_path)
     with base, data:
-        names = _names(data, feeds)
-        out = Findings()
-        store_id = _check_store(out, base, data)
-        rows = _check_global(out, base, data, store_id, names if feeds is not None else None)
-        report.add(out.found)
+        names = feed_names(data, feeds)
+        found, store_id, rows = check_store(base, data, names if feeds is not None else None)
+        report.add(found)
         for name in names:
-            _verify_feed(report, data, name, store_id, rows.get(name), quick, jobs or _cores(), progress)
+            _verify_feed(report, data, name, store_id, rows.get(name), quick, jobs or cores(), progress)
             report.feeds += 1
         out = Findings()
         if store_id is not None:
@@ -104,11 +96,44 @@ def verify(
     return report
 
 
-def _cores() -> int:
+def open_store(base_path: str | os.PathLike[str]) -> tuple[Directory, Directory]:
+    """The directories of a store and of its feeds, whatever is wrong with the files in them.
+
+    Raises
+    ------
+    FeedNotFoundError
+        There is none.
+    """
+    path = os.fspath(base_path)
+    try:
+        base = Directory(path)
+        try:
+            return base, Directory(DATA, parent=base)
+        except BaseException:
+            base.close()
+            raise
+    except (FileNotFoundError, NotADirectoryError):
+        text = f"no store at {path}: name another --base-path"
+        raise FeedNotFoundError(text, base_path=path) from None
+
+
+def check_store(
+    base: Directory, data: Directory, only: list[str] | None = None
+) -> tuple[list[Finding], bytes | None, dict[str, Any]]:
+    """Check what all feeds share. Returns what was found, the store's id, and the registry's rows by feed."""
+    out = Findings()
+    store_id = _check_store(out, base, data)
+    rows = _check_global(out, base, data, store_id, only)
+    return out.found, store_id, rows
+
+
+def cores() -> int:
+    """How many chunks are checked at a time unless somebody says: the cores there are, at most 4."""
     return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _names(data: Directory, feeds: Iterable[str] | None) -> list[str]:
+def feed_names(data: Directory, feeds: Iterable[str] | None) -> list[str]:
+    """The feeds asked for, all if None; FeedNotFoundError if one is not there."""
     there = [name for name in data.directories() if not name.startswith(".")]
     if feeds is None:
         return there
@@ -137,14 +162,16 @@ def _verify_feed(
         check_access(out, directory.path, os.fstat(directory.fd), directory=True)
         report.files += facts.files
         if not quick and facts.feed is not None:
-            _check_all_records(report, out, directory, facts, facts.feed, jobs, progress)
+            found = check_all_records(out, directory, facts, facts.feed, jobs, progress)
+            report.records += sum(chunk.count for chunk in facts.chunks if chunk.id in found)
+            report.bytes_read += sum(result.bytes_read for result in found.values())
         report.add(out.found)
 
 
-def _check_all_records(
-    report: Report, out: Findings, directory: Directory, facts: FeedFacts, feed: Feed, jobs: int,
-    progress: Progress | None,
-) -> None:  # fmt: skip
+def check_all_records(
+    out: Findings, directory: Directory, facts: FeedFacts, feed: Feed, jobs: int, progress: Progress | None = None
+) -> dict[int, RecordFacts]:
+    """Check the records of all chunks that have any, several at a time; what was found, by chunk."""
     visible = facts.visible
     seen = {chunk.id for chunk in visible}
     beyond = [c for c in facts.chunks if c.identity is not None and c.active and c.sealed and c.id not in seen]
@@ -163,14 +190,15 @@ def _check_all_records(
             result = check_records(found, directory, feed, chunk)
         return chunk, found, result
 
+    results: dict[int, RecordFacts] = {}
     with ThreadPoolExecutor(jobs, thread_name_prefix="deepwater-verify") as pool:
         for chunk, found, result in pool.map(one, todo):
             out.found += found.found
-            report.records += chunk.count
-            report.bytes_read += result.bytes_read
+            results[chunk.id] = result
             done += chunk.count
             if progress is not None:
                 progress(feed.name, done, total)
+    return results
 
 
 # --- the store -------------------------------------------------------------------------------------------

@@ -168,9 +168,13 @@ def _check_durable(out: Findings, file: RawFile, facts: ChunkFacts) -> None:
     durable, word = facts.durable, file.word(fmt.COMMIT)
     wrong = durable & fmt.COUNT_MASK > word & fmt.COUNT_MASK or (durable >= fmt.SEALED and durable != word)
     if wrong:
-        values = {"expected": f"at most {word & fmt.COUNT_MASK}", "found": f"{durable & fmt.COUNT_MASK}"}
+        values = {"expected": f"at most {_counted(word)}", "found": _counted(durable)}
         out.error("durable", file.path, "more records are called durable than there are", offset=8 * fmt.DURABLE,
                   way_out=REPAIR, first=facts.base, stop=facts.end, **values)  # fmt: skip
+
+
+def _counted(word: int) -> str:
+    return f"{word & fmt.COUNT_MASK}{', sealed' if word >= fmt.SEALED else ''}"
 
 
 def _check_owner(out: Findings, file: RawFile, facts: ChunkFacts) -> None:

@@ -31,7 +31,7 @@ from deepwater.feed_files import FORMAT, LAYOUT, SETTINGS, Feed, feed_id, read_f
 from deepwater.feed_registry import make_row, registry_name, row_checks, row_layout
 from deepwater.files import TEMPORARY, Directory
 from deepwater.findings import Findings
-from deepwater.index import DROPPED, GAP, MARK_LAYOUT, SESSION, SNAPSHOT, index_name, is_valid
+from deepwater.index import KINDS, MARK_LAYOUT, index_name, is_valid
 from deepwater.keeper import MOST_BEHIND
 from deepwater.layout import Layout
 from deepwater.oldest import ALL, OLDEST, Oldest, oldest_bytes, read_oldest
@@ -40,7 +40,6 @@ from deepwater.settings import Settings
 
 WALKS, PAUSE_S = 6, 0.05
 _SIDE = re.compile(r"chunk_(\d{8,19})\.(?:bin|idx|crc)")
-_KINDS = (SNAPSHOT, GAP, SESSION, DROPPED)
 
 
 @dataclass(slots=True)
@@ -57,15 +56,12 @@ class FeedFacts:
         Where the feed begins; if ``oldest.json`` is damaged, where its first usable chunk does.
     end : int
         The position after the last visible record.
-    marks : dict
-        For each chunk with an index, its marks that are whole.
     """
 
     feed: Feed | None = None
     chunks: list[ChunkFacts] = field(default_factory=list)
     oldest: Oldest = ALL
     end: int = 0
-    marks: dict[int, Any] = field(default_factory=dict)
     files: int = 0
 
     @property
@@ -358,10 +354,10 @@ def _check_marks(out: Findings, directory: Directory, facts: FeedFacts, feed: Fe
             static = static_of(MARK_LAYOUT)
             identity = check_header(out, file, fmt.MARK, feed.ids, chunk.id, static)
             if identity is not None:
-                facts.marks[chunk.id] = _check_mark_rows(out, file, facts, chunk, identity)
+                _check_mark_rows(out, file, facts, chunk, identity)
 
 
-def _check_mark_rows(out: Findings, file: RawFile, facts: FeedFacts, chunk: ChunkFacts, index: fmt.Identity) -> Any:
+def _check_mark_rows(out: Findings, file: RawFile, facts: FeedFacts, chunk: ChunkFacts, index: fmt.Identity) -> None:
     size, word = MARK_LAYOUT.record_size, file.word(fmt.COMMIT)
     fit = (file.size - index.data_offset) // size
     if word > fit:
@@ -384,13 +380,12 @@ def _check_mark_rows(out: Findings, file: RawFile, facts: FeedFacts, chunk: Chun
         at = index.data_offset + int(np.argmax(late)) * size
         out.note("mark-beyond", file.path, "marks of records that were not published; they do not count", offset=at)
     _check_beyond_marks(out, file, facts, index.data_offset + count * size)
-    return rows[good]
 
 
 def _mark_problem(raw: bytes, row: Any, chunk: ChunkFacts, before: Any) -> str:
     if crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
         return "has a wrong checksum"
-    if bytes(row["kind"]) not in _KINDS:
+    if bytes(row["kind"]) not in KINDS:
         return f"is of no known kind ({bytes(row['kind'])!r})"
     if not chunk.base <= int(row["position"]) <= chunk.end and chunk.sealed:
         return f"stands at position {int(row['position'])}, outside its chunk"

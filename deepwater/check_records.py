@@ -6,6 +6,7 @@ can be checked at a time.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -47,13 +48,14 @@ class RecordFacts:
     bytes_read: int = 0
 
 
-class _Clock:
+class ClockScan:
     """Bounds of one clock, taken in piece by piece."""
 
     def __init__(self) -> None:
         self.unsorted, self.low, self.high, self._last = False, 2**64 - 1, 0, 0
 
     def take(self, column: npt.NDArray[Any]) -> None:
+        """Take in the next stamps, at least one."""
         stamps = np.ascontiguousarray(column)
         if int(stamps[0]) >= self._last and not (stamps[1:] < stamps[:-1]).any():
             low, high = int(stamps[0]), int(stamps[-1])
@@ -63,6 +65,7 @@ class _Clock:
         self.low, self.high, self._last = min(self.low, low), max(self.high, high), int(stamps[-1])
 
     def bounds(self) -> fmt.ClockBounds:
+        """Exact, of all that was taken in."""
         return fmt.ClockBounds(self.unsorted, self.low, self.high)
 
 
@@ -71,7 +74,7 @@ def scan(file: RawFile, facts: ChunkFacts, layout: Layout) -> RecordFacts:
     identity = facts.identity
     assert identity is not None
     block, size = identity.block_records, layout.record_size
-    out, clocks = RecordFacts(), [_Clock() for _ in layout.clocks]
+    out, clocks = RecordFacts(), [ClockScan() for _ in layout.clocks]
     step = max(1, _STEP_BYTES // (block * size)) * block
     buffer = memoryview(bytearray(min(step, max(1, facts.count)) * size))
     for row in range(0, facts.count, step):
@@ -138,7 +141,24 @@ def check_records(out: Findings, directory: Directory, feed: Feed, facts: ChunkF
                   stop=facts.base + found.dirty + 1)  # fmt: skip
     if facts.sealed and facts.seal is not None:
         _check_clocks(out, facts, facts.seal, found, feed.layout.clocks)
+    elif not facts.sealed and facts.count:
+        _check_live_clocks(out, directory, facts, found, feed.layout.clocks)
     return found
+
+
+def _check_live_clocks(
+    out: Findings, directory: Directory, facts: ChunkFacts, found: RecordFacts, names: tuple[str, ...]
+) -> None:
+    """The words of a chunk that is appended to bound all of it; they only widen, so what they say now bounds more."""
+    with contextlib.suppress(FileNotFoundError), RawFile(directory, chunk_name(facts.id)) as file:
+        for clock, (name, true) in enumerate(zip(names, found.clocks, strict=True)):
+            at = fmt.CLOCKS + fmt.CLOCK_WORDS * clock
+            unsorted, low, high = (file.word(at + k) for k in (fmt.UNSORTED, fmt.MIN, fmt.MAX))
+            holds = low <= true.low and true.high <= high if unsorted == 1 else unsorted == 0 and not true.unsorted
+            if not holds:
+                values = {"expected": str(tuple(true)), "found": str((unsorted, low, high))}
+                out.error("clock-words", facts.path, f"its words for {name} do not bound its records", offset=8 * at,
+                          way_out=REPAIR, first=facts.base, stop=facts.end, **values)  # fmt: skip
 
 
 def _check_clocks(

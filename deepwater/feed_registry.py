@@ -83,7 +83,7 @@ def read_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids, old
     Empty when there is no registry. One that begins later, or has another position for the oldest chunk, is not
     believed.
     """
-    rows = _valid_rows(directory, feed, layout, ids)
+    rows = valid_rows(directory, feed, layout, ids)
     begins = int(rows["chunk_id"][0]) if len(rows) else 0
     if not 0 < begins <= oldest.chunk_id:
         return rows[:0]
@@ -91,7 +91,7 @@ def read_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids, old
     return rows if len(rows) and rows["base"][0] == oldest.position else rows[:0]
 
 
-def _valid_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> Rows:
+def valid_rows(directory: Directory, feed: str, layout: Layout, ids: fmt.Ids) -> Rows:
     """The valid rows, a copy, ascending by chunk id without a hole; empty when there is no registry.
 
     A damaged header counts as no registry, and rows from the first damaged one on are left out:
@@ -136,7 +136,7 @@ class FeedRegistry:
         with contextlib.suppress(*_UNWRITTEN):
             if not len(rows) and not self._directory.exists(registry_name(self._feed)):
                 return  # made with the first sealed chunk
-            have = _valid_rows(self._directory, self._feed, self._layout, self._ids)
+            have = valid_rows(self._directory, self._feed, self._layout, self._ids)
             if self._stored() == len(have) <= len(rows) and have.tobytes() == rows[: len(have)].tobytes():
                 self._missing = self._missing[len(have) :]
             else:

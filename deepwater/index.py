@@ -27,6 +27,7 @@ from deepwater.timestamps import now_us
 UNKNOWN = 2**64 - 1
 """`count` of a gap when nobody knows how many records were missed."""
 SNAPSHOT, GAP, SESSION, DROPPED = b"snapshot", b"gap", b"session", b"dropped"
+KINDS = (SNAPSHOT, GAP, SESSION, DROPPED)
 REASON_BYTES = 72
 _INITIAL_ROWS = 128
 

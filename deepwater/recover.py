@@ -21,7 +21,6 @@ import os
 import re
 import time
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -64,9 +63,7 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     """
     _remove_temporaries(directory, feed.name)
     rows, active, ids, oldest = _find_end(directory, feed)
-    if active is None or active.is_doubted:
-        last = active.id if active is not None else _following(rows, oldest)[0]
-        refuse_to_end_before(directory, last, feed.ids)
+    refuse_to_end_before(directory, active.id if active is not None else _following(rows, oldest)[0], feed.ids)
     if active is None and (len(rows) or oldest != ALL):
         return rows, _activate_spare(directory, feed, *_following(rows, oldest))
     if active is not None and active.is_doubted:
@@ -219,20 +216,25 @@ def _walk(directory: Directory, feed: Feed, rows: Rows, ids: list[int], oldest: 
         return rows, None
     chunk_id = int(rows["chunk_id"][-1]) + 1 if len(rows) else oldest.chunk_id
     base = int(rows["base"][-1] + rows["count"][-1]) if len(rows) else None if oldest == ALL else oldest.position
-    more: list[Any] = []
+    more: list[Rows] = []
     while True:
         chunk = _open(directory, feed, chunk_id, base)
         if chunk is None:
-            return np.concatenate([rows, *more]) if more else rows, None
+            return _joined(rows, more), None
         make_sure(directory, chunk)
         count, sealed = chunk.state()
         if not sealed:
-            return np.concatenate([rows, *more]) if more else rows, chunk
+            return _joined(rows, more), chunk
         if chunk.is_doubted:
             _drop_damaged_marks(directory, feed, chunk_id)
         more.append(make_row(feed.layout, chunk.id, chunk.capacity, chunk.segment.identity.created_us, chunk.seal()))
         chunk_id, base = chunk.id + 1, chunk.base + count
         chunk.close()
+
+
+def _joined(rows: Rows, more: list[Rows]) -> Rows:
+    """All of the rows, padding included, which `numpy.concatenate` would leave out."""
+    return np.frombuffer(b"".join([rows.tobytes(), *(row.tobytes() for row in more)]), rows.dtype)
 
 
 def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None) -> Chunk | None:

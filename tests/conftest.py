@@ -16,6 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from check_kit import pruned, sound, store  # noqa: F401  # fixtures for everyone
 from fault_table import FaultTable
 
 ROOT = Path(__file__).resolve().parent.parent

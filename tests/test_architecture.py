@@ -21,9 +21,9 @@ LINE = """
     | chunk checksums index clockstats spare | feed_files oldest feed_registry global_registry store
     | clocktable held part window_text window | ring chain ring_chain
     | search asof marks cuts waiting follow reader ring_reader gaps
-    | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback
-    | findings rawfile check_chunk check_records check_feed check | describe feed_status holder retain platform shm
-    | apps | cli
+    | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback | holder
+    | findings rawfile check_chunk check_records check_feed check evidence rewrite repair_plan repair
+    | describe feed_status retain platform shm | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

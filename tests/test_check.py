@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-import model
+from check_kit import DTYPE, ROWS, SIZE, SPEC, build, feed, flip, records, said, spoil
 from deepwater import FeedNotFoundError, Platform, check_feed
 from deepwater.check import verify
 from deepwater.check_chunk import check_chunk
@@ -25,82 +24,11 @@ from deepwater.files import Directory
 from deepwater.findings import Finding, Findings, Report
 from processes import Worker, run_python
 
-ROWS = 2000
-SIZE = model.CHECKED.itemsize
-SPEC: dict[str, Any] = {
-    "feed_name": "F", "ts_col": "ts_us", "index_playback": True, "chunk_size_bytes": 2500 * SIZE,
-    "fields": [*model.CHECKED_FIELDS, {"name": "late_us", "type": "uint64"}, {"name": "good", "type": "bool"},
-               {"name": "_", "type": "_7"}],
-}  # fmt: skip
-DTYPE = model.dtype_of(SPEC["fields"])
-T0 = model.EPOCH_2026
-
-
-def records(first: int, rows: int) -> np.ndarray:
-    """Records whose second clock steps back."""
-    out = np.zeros(rows, DTYPE)
-    plain = model.checked_records(first, rows, 1)
-    for name in model.CHECKED.names or ():
-        out[name] = plain[name]
-    out["late_us"] = T0 + np.arange(first, first + rows) * 7 % 1000
-    out["good"] = True
-    return out
-
-
-def build(path: Path, chunks: int = 4) -> None:
-    """A store with feed F: sealed chunks with snapshots and a gap, an active one; closed."""
-    with Platform(path) as dw:
-        dw.create_feed(SPEC)
-        with dw.create_writer("F") as writer:
-            for k in range(chunks):
-                at = writer.end
-                writer.write_batch(records(at, 40), create_index=True)
-                writer.mark_gap(lost=k + 1, reason="a test")
-                writer.write_batch(records(at + 40, ROWS - 40))
-                if k + 1 < chunks:
-                    writer._guarded(writer._rotate)
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("check") / "store"
-    build(path)
-    return path
-
-
-@pytest.fixture
-def store(sound: Path, tmp_path: Path) -> Path:
-    """A copy with its times: a rotten bit changes no mtime."""
-    shutil.copytree(sound, tmp_path / "store")
-    return tmp_path / "store"
-
-
-def feed(store: Path) -> Path:
-    return store / "data" / "F"
-
-
-def spoil(path: Path, offset: int, data: bytes) -> None:
-    """Change bytes of a file in place, and not its time."""
-    info = path.stat()
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(data)
-    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
-
-
-def flip(path: Path, bit: int) -> None:
-    byte = path.read_bytes()[bit // 8]
-    spoil(path, bit // 8, bytes([byte ^ 1 << bit % 8]))
-
 
 def the(report: Report, severity: str = "error") -> Finding:
     found = [finding for finding in report.findings if finding.severity == severity]
     assert len(found) == 1, [str(finding) for finding in report.findings]
     return found[0]
-
-
-def said(report: Report) -> list[str]:
-    return [str(finding) for finding in report.findings]
 
 
 # ------------------------------------------------------------------------------------------ sound
@@ -399,7 +327,7 @@ def test_beside_a_live_writer_two_hundred_rounds_have_no_finding(tmp_store: Path
     source = """
 import sys, numpy as np
 from deepwater import Platform
-import model, test_check
+import check_kit
 with Platform(sys.argv[1]) as dw, dw.create_writer("F") as writer:
     print("ready", flush=True)
     k = 0
@@ -407,7 +335,7 @@ with Platform(sys.argv[1]) as dw, dw.create_writer("F") as writer:
         k += 1
         if k % 50 == 0:
             dw.prune("F", max_bytes=20 * 400 * 64)
-        writer.write_batch(test_check.records(writer.end, 1 + k * 37 % 90), create_index=k % 5 == 0)
+        writer.write_batch(check_kit.records(writer.end, 1 + k * 37 % 90), create_index=k % 5 == 0)
         if k % 11 == 0:
             writer.mark_gap(lost=1)
     print(writer.end, flush=True)
@@ -435,10 +363,10 @@ def test_after_a_kill_there_are_notes_and_warnings_and_no_damage(tmp_store: Path
         """
         import os, sys
         from deepwater import Platform
-        import test_check
+        import check_kit
         writer = Platform(sys.argv[1]).create_writer("F")
         for k in range(60):
-            writer.write_batch(test_check.records(writer.end, 77))
+            writer.write_batch(check_kit.records(writer.end, 77))
         os.kill(os.getpid(), 9)
         """,
         tmp_store, check=False,
@@ -459,15 +387,6 @@ def test_the_modes_of_what_is_made(sound: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------- retention
-
-
-@pytest.fixture
-def pruned(store: Path) -> Path:
-    """A store whose first two chunks retention let go; the word of it stands in the active chunk."""
-    with Platform(store) as dw:
-        assert dw.prune("F", max_bytes=500_000).chunks == 2
-    assert not (feed(store) / "chunk_00000002.bin").exists()
-    return store
 
 
 def test_a_feed_that_retention_shortened_is_sound(pruned: Path) -> None:

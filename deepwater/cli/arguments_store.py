@@ -129,4 +129,21 @@ def _verify(commands: Any) -> None:
     json_flag(parser, "a JSON object with the findings")
 
 
-COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _prune, _delete, _rings, _verify)
+def _repair(commands: Any) -> None:
+    parser = command(
+        commands, "repair", "verify:repair", "mend the files of feeds, as far as that is possible",
+        "deepwater repair\ndeepwater repair CB-L2-BTC-USD --apply",
+        "Says what it would do, and which records are lost; with --apply it does it. Registries,\n"
+        "headers, marks and checksums are made anew; records whose checksum is wrong are cut off\n"
+        "at a feed's end, and replaced by placeholders before that. What is replaced is kept in\n"
+        "aside/ in the store. The feed's writer must be closed.\n"
+        "Exit codes: 0 nothing is wrong (any more), 1 there is something to do, 2 not possible.",
+    )  # fmt: skip
+    parser.add_argument("feeds", metavar="FEED", nargs="*", help="only these (default: all)")
+    parser.add_argument("--apply", action="store_true", help="do it (default: only say what would be done)")
+    parser.add_argument("--jobs", metavar="N", type=jobs, help="chunks checked at a time (default: the cores)")
+    base_path(parser)
+    json_flag(parser, "a JSON object with the changes, the losses and what cannot be mended")
+
+
+COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _prune, _delete, _rings, _verify, _repair)

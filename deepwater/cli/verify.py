@@ -15,8 +15,10 @@ from deepwater.cli.store import put_json
 from deepwater.cli.text import amount, count
 from deepwater.findings import ERROR, NOTE, WARNING, Report
 from deepwater.platform import default_base_path
+from deepwater.repair import Repair
+from deepwater.repair import repair as mend
 
-__all__ = ["verify"]
+__all__ = ["repair", "verify"]
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -30,6 +32,30 @@ def verify(args: argparse.Namespace) -> int:
         lines = [one_line(str(finding)) for finding in report.findings]
         output.write("".join(f"{line}\n" for line in [*lines, _sum(report, time.monotonic() - started)]))
     return report.code
+
+
+def repair(args: argparse.Namespace) -> int:
+    """Say what would mend the files of feeds, or do it: 0 nothing is wrong any more, 1 not done, 2 not possible."""
+    base = os.path.abspath(args.base_path or default_base_path())
+    done = mend(base, args.feeds or None, apply=args.apply, jobs=args.jobs)
+    if args.json:
+        put_json(done.to_json())
+        return done.code
+    lines = [one_line(str(change)) for change in done.changes]
+    lines += [one_line(f"cannot be mended: {problem}") for problem in done.problems]
+    output.write("".join(f"{line}\n" for line in [*lines, _outcome(done)]))
+    return done.code
+
+
+def _outcome(done: Repair) -> str:
+    lost = sum((change.stop or 0) - (change.first or 0) for change in done.lost)
+    loss = f", {count(lost, 'record')} lost" if done.lost else ""
+    if not done.changes:
+        return "nothing is mended" if done.problems else "nothing to mend"
+    if not done.applied:
+        return f"{count(len(done.changes), 'change')} to make{loss}; nothing was changed: --apply does it"
+    where = f"; what was there before is in {done.aside}" if done.aside else ""
+    return f"{count(len(done.changes), 'change')} made{loss}{where}"
 
 
 def _sum(report: Report, seconds: float) -> str:
