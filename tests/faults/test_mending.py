@@ -15,9 +15,11 @@ from deepwater import Platform
 from deepwater.check import verify
 from deepwater.repair import repair
 from fault_table import Trials
+from processes import Worker
 from test_repair import CHUNKS, everything, gaps, original
 
 Fault = Callable[[str, str], Trials]
+WORKERS = Path(__file__).parent.parent / "workers"
 
 
 def test_any_damage_by_chance(store: Path, quick_dir: Path, fault: Fault, scale: int) -> None:
@@ -70,3 +72,25 @@ def compare_with_losses(store: Path) -> None:
         good[position : min(position + count, CHUNKS * ROWS)] = False
     good = good[first:end]
     assert (have[good] == wanted[first:end][good]).all()
+
+
+def test_a_repair_that_is_killed(store: Path, quick_dir: Path, fault: Fault, scale: int) -> None:
+    """F3. SIGKILL before each step of a repair (in CI a sample of them) of a feed with damage of every kind.
+
+    What must be seen: the next repair finishes the work, nothing more is lost than one that was not killed loses, and
+    nothing is wrong afterwards.
+    """
+    feed = store / "data" / "F"
+    flip(feed / "chunk_00000002.bin", 8 * (1 << 14) + 800)
+    (feed / "chunk_00000003.bin").unlink()
+    spoil(feed / "chunk_00000001.idx", 0, bytes(512))
+    spoil(feed / "chunk_00000004.crc", 4096, b"\xff" * 8)
+    (feed / "F.reg").unlink()
+    (feed / "settings.json").write_text("?")
+    shutil.copytree(store, quick_dir / "store")
+    with fault("F3", "a repair killed before its steps") as trials:
+        with Worker(WORKERS / "repair_dies.py", quick_dir / "store", 3, 40 * scale, timeout=250 * scale) as nursery:
+            lines = nursery.finish().split("\n")[:-1]
+        trials.done(len(lines) - 1)
+        trials.note(steps=int(lines[-1]))
+        assert len(set(lines[:-1])) > 3

@@ -7,55 +7,23 @@ JSON a step: what it was, where the feed begins, and how many files of chunks th
 import json
 import os
 import shutil
-import signal
 import sys
-import traceback
 from pathlib import Path
 
 import model
 from deepwater import Platform
+from dying import kill_before
 
 base, keep = Path(sys.argv[1]), int(sys.argv[2])
-AUDITED = {"open", "os.rename", "os.remove", "mmap.__new__", "os.listdir"}
 TRUTH = model.joined([model.checked_records(10 * n, 10, n, True) for n in range(9)]
                      + [model.checked_records(90, 5, 9)], model.CHECKED)  # fmt: skip
 
 
-def prune(store: Path, fatal: int, out: int) -> None:
-    at = 0
-
-    def step(name: str) -> None:
-        nonlocal at
-        if at == fatal:
-            os.write(out, name.encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-        at += 1
-
-    real = os.fsync
-    os.fsync = lambda fd: (step("fsync"), real(fd))[1]
-    dw = Platform(store)
+def prune(begin) -> None:
+    dw = Platform(copy)
     dw.list_feeds()
-    sys.addaudithook(lambda event, _: step(event) if event in AUDITED else None)
+    begin()
     dw.prune("F", max_bytes=keep)
-    os._exit(0)
-
-
-def kill_before(store: Path, fatal: int) -> str:
-    """The name of the step the child died before; empty when it came to its end."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            prune(store, fatal, writing)
-        except BaseException:  # noqa: BLE001 (a child must not go on as its parent)
-            traceback.print_exc()
-        os._exit(1)
-    os.close(writing)
-    _, status = os.waitpid(pid, 0)
-    name = os.read(reading, 100).decode()
-    os.close(reading)
-    assert status == (signal.SIGKILL if name else 0), status
-    return name
 
 
 def held(reader, end: int) -> int:
@@ -97,7 +65,7 @@ step = 0
 while True:
     copy = base.parent / "copy"
     shutil.copytree(base, copy)
-    name = kill_before(copy, step)
+    name = kill_before(prune, step)
     print(json.dumps({"step": step, "before": name, **judge(copy)}), flush=True)
     shutil.rmtree(copy)
     if not name:
