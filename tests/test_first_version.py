@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -581,6 +582,39 @@ def test_row_7_retention_ages_by_the_records_and_leaves_the_newest_chunk(dw: Pla
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("damage", ["cut in half", "a flipped bit"])
+def test_row_8_verify_sees_damage_and_repair_mends_it(dw: Platform, damage: str) -> None:
+    """There `repair` said all was well, changed nothing and exited with 0; damaged chunks were "OK"."""
+    dw.write("F", model.checked_records(0, 35, 1))
+    path = feed_path(dw) / "chunk_00000002.bin"
+    if damage == "cut in half":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        data = bytearray(path.read_bytes())
+        data[data.index(model.checked_records(12, 1, 1).tobytes()[:16])] ^= 1
+        path.write_bytes(data)
+
+    def deepwater(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "deepwater.cli", *args, "--base-path", str(dw.base_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    seen = deepwater("verify")
+    assert seen.returncode == 2 and "chunk_00000002.bin" in seen.stdout and "run deepwater repair" in seen.stdout
+    planned = deepwater("repair")
+    assert planned.returncode == 1 and "LOST 10 records, positions 10 to 19" in planned.stdout
+    assert "nothing was changed" in planned.stdout and deepwater("verify").stdout == seen.stdout
+    mended = deepwater("repair", "--apply")
+    assert mended.returncode == 0 and "10 records lost" in mended.stdout
+    assert deepwater("verify").returncode == 0
+    assert deepwater("repair").stdout == "nothing to mend\n"
+    with dw["F"] as reader:  # all others are where they were
+        held = model.joined(reader.rows(0, 35), model.CHECKED)
+        wrote = model.checked_records(0, 35, 1)
+        assert held[:10].tobytes() == wrote[:10].tobytes() and held[20:].tobytes() == wrote[20:].tobytes()
+        assert reader.gaps()["position"].tolist() == [10, 20]
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", ["half", "header only", "empty", "a page more"])
 def test_row_9_a_chunk_of_another_size_is_an_error_and_no_sigbus(dw: Platform, damage: str) -> None:
     with dw.create_writer("F") as writer:
@@ -1121,6 +1155,30 @@ def test_row_17_a_writer_killed_inside_a_write_leaves_a_ring_that_goes_on(dw: Pl
 
 
 # -------------------------------------------------------------------------------- 19: four small ones
+
+
+@pytest.mark.parametrize("durability", ["os", "interval"])
+def test_row_18_a_rotation_syncs_nothing_on_the_writers_thread(
+    tmp_store: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    """There it synced a whole chunk, 57 ms each million records. Other threads make the next chunk, and sync."""
+    callers: list[str] = []
+    for name in ("fsync", "fdatasync"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda fd, real=real: (callers.append(threading.current_thread().name), real(fd)))
+    with Platform(tmp_store) as dw:
+        more = {"durability_ms": 20} if durability == "interval" else {}
+        dw.create_feed({**SPEC, "durability": durability, **more})
+        with dw.create_writer("F") as writer:
+            writer.write_batch(model.checked_records(0, 5, 1))
+            callers.clear()
+            for number in range(200):
+                writer.write_values(*model.checked_records(writer.end, 1, number)[0].item()[:-1], (1, 2))
+                time.sleep(0.001)
+            made = list(callers)
+        assert len(list(feed_path(dw).glob("chunk_*.bin"))) > 20
+    assert threading.current_thread().name not in made
+    assert made  # by others
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deepwater.check import verify
 from fault_table import Trials
 from processes import Worker
 
@@ -39,9 +40,16 @@ def test_writers_killed_at_random_moments(quick_dir: Path, fault: Fault, scale: 
         trials.note(inside_a_write=inside, of_them_over_a_chunk=phases[IN_LONG_WRITE], opening=phases[OPENING],
                     records=sum(kill["written"] for kill in found))  # fmt: skip
         assert phases[FAILED] == 0
+        trials.note(verify=", ".join(sorted(errors_of(quick_dir / "store"))) or "nothing wrong")
+        assert not errors_of(quick_dir / "store")
         assert inside >= 0.3 * kills
         assert phases[IN_LONG_WRITE] >= 0.1 * kills
         assert phases[OPENING] >= 0.02 * kills
+
+
+def errors_of(store: Path) -> set[str]:
+    """What `verify` calls damage there."""
+    return {str(finding) for finding in verify(store).findings if finding.severity == "error"}
 
 
 def test_kills_find_a_writer_that_publishes_before_it_writes(quick_dir: Path) -> None:

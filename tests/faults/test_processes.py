@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import model
+from check_kit import said
 from deepwater import FeedLockedError, Platform
 from deepwater import format as fmt
+from deepwater.check import verify
 from deepwater.locks import boot_id, start_ticks
 from fault_table import Trials
 from processes import Worker, run_python
@@ -61,10 +63,11 @@ def test_interrupts_at_random_moments_of_a_write(quick_dir: Path, fault: Fault, 
     with fault("F24", f"SIGINT inside a write, {'chunks' if name == 'F' else 'ring'}") as trials:
         wanted = 2000 * scale
         done = run_python(WORKERS / "is_interrupted.py", quick_dir / "store", name, wanted, 24, timeout=280 * scale)
-        said = verdict(done.stdout)
-        trials.done(said.pop("interrupts"))
-        trials.note(**said)
-        assert said["inside"] >= 0.3 * trials.trials
+        counts = verdict(done.stdout)
+        trials.done(counts.pop("interrupts"))
+        trials.note(**counts)
+        assert counts["inside"] >= 0.3 * trials.trials
+    assert said(verify(quick_dir / "store")) == []  # nor is a checksum of half a block left
 
 
 def test_a_writer_that_counts_on_what_was_interrupted_is_found_out(quick_dir: Path) -> None:
