@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepwater import format as fmt
-from deepwater.checksums import make_sure
+from deepwater.checksums import check_blocks, make_sure
 from deepwater.chunk import Chunk, chunk_ids, chunk_name, ends_a_copy, refuse_to_end_before
 from deepwater.clocktable import ClockTable
 from deepwater.errors import ChunkGoneError, CorruptFileError, FeedNotFoundError
@@ -64,8 +64,11 @@ class Chain:
         The chunk being appended to; None before the first writer.
     """
 
-    def __init__(self, directory: Directory, place: SharedPlace, feed: str, layout: Layout, ids: fmt.Ids) -> None:
+    def __init__(
+        self, directory: Directory, place: SharedPlace, feed: str, layout: Layout, ids: fmt.Ids, verify: bool = False
+    ) -> None:
         self.directory, self.place, self.feed, self.layout, self.ids = directory, place, feed, layout, ids
+        self._verify = verify
         self._rows: Rows
         self._seals: list[fmt.Seal]  # of chunks sealed since
         self._bases: list[int]
@@ -109,7 +112,7 @@ class Chain:
     def again(self) -> Chain:
         """Another chain over the same feed, for another thread."""
         again = Directory(".", parent=self.directory, path=self.directory.path)
-        return Chain(again, self.place, self.feed, self.layout, self.ids)
+        return Chain(again, self.place, self.feed, self.layout, self.ids, self._verify)
 
     @property
     def incarnation(self) -> str:
@@ -362,6 +365,8 @@ class Chain:
             return None
         if chunk is not None:
             make_sure(self.directory, chunk)
+            if self._verify:
+                check_blocks(self.directory, chunk)
         if chunk is None or (chunk.is_doubted and not chunk.state()[1]):
             refuse_to_end_before(self.directory, chunk_id, self.ids)
         return chunk

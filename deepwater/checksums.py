@@ -107,6 +107,32 @@ def proven(directory: Directory, chunk: Chunk) -> int:
     return at
 
 
+def check_blocks(directory: Directory, chunk: Chunk) -> None:
+    """Compare the published records of a chunk with the checksums there are.
+
+    Raises
+    ------
+    CorruptFileError
+        Some are not what was written; it says which.
+    """
+    identity = chunk.segment.identity
+    count, sealed = chunk.state()
+    block, size, at = identity.block_records, identity.record_size, identity.data_offset
+    sums, complete = read_sums(directory, chunk)
+    data = memoryview(chunk.segment.mapping)
+    try:
+        for index, crc in enumerate(sums):
+            first, stop = index * block, min(count, (index + 1) * block)
+            covered = stop - first == block or (complete and sealed and first < stop)
+            if covered and crc32(data[at + first * size : at + stop * size]) != crc:
+                path, last = chunk.segment.path, chunk.base + stop - 1
+                reason = f"records {chunk.base + first} to {last} are not what was written: wrong checksum"
+                raise CorruptFileError(f"{path}: {reason}; see deepwater verify", path=path, reason=reason,
+                                       first=chunk.base + first, last=last)  # fmt: skip
+    finally:
+        data.release()
+
+
 def make_sure(directory: Directory, chunk: Chunk) -> bool:
     """Have a chunk show only what is proven of it; whether that is all it says it holds."""
     if chunk.is_sure:

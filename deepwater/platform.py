@@ -303,22 +303,33 @@ class Platform:
 
     # --- readers and writers -----------------------------------------------------------------------
 
-    def create_reader(self, name: str) -> Reader:
+    def create_reader(self, name: str, *, verify: bool = False) -> Reader:
         """Open a feed for reading; a new object each call. A `RingReader` when its `persist` is false.
+
+        Parameters
+        ----------
+        verify : bool
+            Compare each chunk with its checksums when this reader first maps it (a CRC-32 of all it holds): of the one that is
+            appended to what has a checksum by then. Records that are not what was written are a CorruptFileError that
+            says which. Rings have no checksums: there it is a SchemaError.
 
         Raises
         ------
-        FeedNameError, FeedNotFoundError, CorruptFileError
+        FeedNameError, FeedNotFoundError, CorruptFileError, SchemaError
         """
-        return self._reader(name, None)
+        return self._reader(name, None, verify)
 
-    def _reader(self, name: str, cached: Any) -> Reader:
+    def _reader(self, name: str, cached: Any, verify: bool = False) -> Reader:
         directory = self._store.open(name)
         try:
             settings = self._store.registry.settings(cached, directory)
             feed = read_feed(directory, name, self._store.id, settings)
             if feed.settings.persist:
-                return Reader(Chain(directory, self._store.shared, name, feed.layout, feed.ids), feed)
+                return Reader(Chain(directory, self._store.shared, name, feed.layout, feed.ids, verify), feed)
+            if verify:
+                raise SchemaError(  # noqa: TRY301  # the directory is closed below
+                    f"feed {name!r} is a ring: it has no checksums to verify", feed=name, field="persist"
+                )
             return RingReader(RingChain(directory, self._store.shared, name, feed.layout, feed.ids), feed)
         except BaseException:
             directory.close()

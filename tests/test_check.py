@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from check_kit import DTYPE, ROWS, SIZE, SPEC, build, feed, flip, records, said, spoil
-from deepwater import FeedNotFoundError, Platform, check_feed
+from deepwater import CorruptFileError, FeedNotFoundError, Platform, SchemaError, check_feed
 from deepwater.check import verify
 from deepwater.check_chunk import check_chunk
 from deepwater.check_feed import FeedFacts
@@ -428,3 +428,30 @@ def test_chunks_that_are_compared_hold_arrays(store: Path) -> None:
     assert a == a and a != b  # noqa: PLR0124
 
 
+
+
+# ---------------------------------------------------------------------------------- readers that ask
+
+
+def test_a_reader_may_ask_for_the_checksums(store: Path) -> None:
+    with Platform(store) as dw, dw.create_reader("F", verify=True) as reader:
+        assert len(reader.rows(0, 4 * ROWS)) == 4 * ROWS == len(reader.read().to_numpy())
+    flip(feed(store) / "chunk_00000002.bin", 8 * ((1 << 14) + 900 * DTYPE.itemsize))
+    with Platform(store) as dw:
+        with dw["F"] as reader:  # who does not ask is not told
+            assert len(reader.rows(0, 4 * ROWS).to_numpy()) == 4 * ROWS
+        with dw.create_reader("F", verify=True) as reader:
+            assert len(reader.rows(2 * ROWS, 4 * ROWS).to_numpy()) == 2 * ROWS  # others are as they were
+            with pytest.raises(CorruptFileError, match="records 2819 to 3637 are not what was written") as caught:
+                reader.rows(0, 4 * ROWS).to_numpy()
+            assert (caught.value.parts["first"], caught.value.parts["last"]) == (2819, 3637)
+    flip(feed(store) / "chunk_00000004.bin", 8 * (1 << 14))  # the one that is appended to, too
+    with Platform(store) as dw, pytest.raises(CorruptFileError, match="records 6000 to 6818"):
+        dw.create_reader("F", verify=True)
+
+
+def test_a_ring_has_no_checksums(tmp_store: Path) -> None:
+    with Platform(tmp_store) as dw:
+        dw.create_feed({**SPEC, "feed_name": "R", "persist": False, "index_playback": False})
+        with pytest.raises(SchemaError, match="no checksums"):
+            dw.create_reader("R", verify=True)

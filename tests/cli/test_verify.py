@@ -45,3 +45,29 @@ def test_what_is_not_there_is_one_line(kept: Kept) -> None:
     assert "no feed 'NO'" in one_line(deepwater("verify", "NO", "--base-path", kept.path, code=1).stderr)
     assert "no store" in one_line(deepwater("verify", "--base-path", "/nowhere", code=1).stderr)
     assert "1 to 64" in one_line(deepwater("verify", "--jobs", "0", code=2).stderr)
+
+
+@pytest.mark.faults
+def test_repair_says_then_does_then_has_nothing_to_do(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base = ["--base-path", str(copy)]
+    assert cli.main(["repair", *base]) == 0
+    assert capfd.readouterr().out == "nothing to mend\n"
+    with (copy / "data/TICKS/chunk_00000002.bin").open("r+b") as file:
+        file.seek(16384 + 48 * 10)
+        file.write(b"\xff")
+    (copy / "data/TICKS/settings.json").unlink()
+    assert cli.main(["repair", "TICKS", *base]) == 1
+    planned = capfd.readouterr().out.splitlines()
+    assert "nothing was changed: --apply does it" in planned[-1] and any(": LOST " in line for line in planned)
+    assert cli.main(["repair", "--apply", "--json", *base]) == 0
+    done = json.loads(capfd.readouterr().out)
+    assert done["applied"] and not done["problems"]
+    assert (Path(done["aside"]) / "TICKS" / "chunk_00000002.bin").exists()
+    assert cli.main(["verify", *base]) == 0 == cli.main(["repair", "--apply", *base])
+
+
+def test_what_cannot_be_repaired_is_exit_2(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for path in [*(copy / "data/TICKS").glob("chunk*"), copy / "data/TICKS/layout.json"]:
+        path.unlink()
+    assert cli.main(["repair", "TICKS", "--apply", "--base-path", str(copy)]) == 2
+    assert "cannot be mended" in capfd.readouterr().out
