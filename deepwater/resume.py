@@ -60,7 +60,7 @@ class Resumed(_Pair):
 
     def __repr__(self) -> str:
         try:
-            gaps = f"{len(self.gaps):,} gaps after the snapshot"
+            gaps = f"{len(self.gaps):,} gap{'s' * (len(self.gaps) != 1)} after the snapshot"
         except (ChunkGoneError, CorruptFileError) as error:
             gaps = f"gaps not known: {error}"
         return f"<Resumed: {gaps}; snapshot {self.snapshot}; {self.deltas!r}>"

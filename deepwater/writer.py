@@ -198,7 +198,7 @@ class Writer(FeedWriter):
         lost : int, optional
             How many records, if known.
         from_us, to_us : optional
-            Between when: any instant (`deepwater.timestamps`).
+            Between when, on the primary clock: any instant (`deepwater.timestamps`).
         reason : str
             At most 72 bytes of UTF-8.
 

@@ -929,7 +929,7 @@ def test_what_was_missed_since_the_snapshot_is_said(dw: Platform) -> None:
         assert resume(snapshots, deltas, 117, by=by).gaps["count"].tolist() == [9]
     snapshot, window = found
     assert found.snapshot is snapshot and found.deltas is window
-    assert repr(found).startswith("<Resumed: 1 gaps after the snapshot; snapshot (")
+    assert repr(found).startswith("<Resumed: 1 gap after the snapshot; snapshot (")
     assert "1 gap inside: before position 9, 9 lost" in repr(window)
 
 
