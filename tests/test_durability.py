@@ -198,6 +198,22 @@ def test_a_sync_that_failed_is_final(dw: Platform, monkeypatch: pytest.MonkeyPat
     assert len(held(dw)) == durable(dw) == 30
 
 
+@pytest.mark.usefixtures("by_hand")
+def test_a_chunk_without_records_is_brought_to_the_device_once(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is part of the feed must not be lost; a feed that nobody writes to costs no sync."""
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        calls = refuse(monkeypatch, 100)
+        assert writer.flush() == 0 and calls
+        calls.clear()
+        assert writer.flush() == 0 and not calls
+        writer.write_batch(batch(0, 3))
+        writer.resize_chunk_size(4096)
+        writer.flush()
+        calls.clear()
+        assert writer.flush() == 3 and not calls
+
+
 @pytest.mark.faults
 def test_a_sync_that_failed_in_the_background_stops_the_next_write(
     dw: Platform, monkeypatch: pytest.MonkeyPatch
