@@ -21,6 +21,8 @@ import pytest
 import model
 from deepwater import CorruptFileError, DurabilityError, Platform, checksums, chunk, keeper
 from deepwater import format as fmt
+from deepwater.chunk import WritableChunk
+from deepwater.index import UNKNOWN
 from deepwater.keeper import Keeper
 from faults.power import Device
 from interrupts import Interrupt
@@ -427,6 +429,42 @@ def test_after_a_reboot_only_what_is_proven_counts(dw: Platform, reboot: Callabl
     assert len(held(dw)) == 33
     with pytest.warns(UserWarning, match="5 records from position 33"), dw.create_writer("F") as following:
         assert following.end == 33
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_records_of_a_chunk_that_came_back_as_it_was_made_are_said_to_be_lost(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]
+) -> None:
+    """The seal of the chunk before it was synced, of itself nothing: it does not say how much it held, or of what."""
+    activate, path = WritableChunk.activate, Path(dw.base_path) / "data" / "F" / "chunk_00000002.bin"
+    made = b""
+
+    def noted(directory: Any, chunk_id: int, *args: Any) -> WritableChunk:
+        nonlocal made
+        made = path.read_bytes() if chunk_id == 2 else made
+        return activate(directory, chunk_id, *args)
+
+    monkeypatch.setattr(WritableChunk, "activate", noted)
+    dw.create_feed(SPEC)
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 35))
+    writer._keeper.catch_up()
+    writer._keeper._sync_oldest()
+    writer._keeper.flush = lambda: None
+    writer.close()
+    with path.open("r+b") as file:  # the same file: this is no copy
+        file.write(made)
+    path.with_suffix(".crc").unlink()
+    reboot()
+    assert len(held(dw)) == 20
+    with pytest.warns(UserWarning, match="records from position 20 on .* how many is not known"):
+        following = dw.create_writer("F")
+    assert following.write_batch(batch(20, 5)) == 20
+    following.close()
+    with dw["F"] as reader:
+        assert reader.gaps()[["position", "kind", "count"]].tolist() == [(20, b"dropped", UNKNOWN)]
+    dw.create_writer("F").close()  # it is said once
 
 
 @pytest.mark.faults
