@@ -70,7 +70,7 @@ class Keeper:
         self._sums_lock, self._sync_lock = threading.Lock(), threading.Lock()
         self._segment: Segment | None = None
         self._sums: ChunkSums | None = None
-        self._at = 0
+        self._at = self._newest = 0  # the chunk that the checksums, and the syncs, have come to
         self._sealed: list[tuple[int, float]] = []  # (chunk id, when it was seen sealed), not on the device yet
         self._sync_due = self._look_due = 0.0
         self._failure: OSError | None = None
@@ -189,12 +189,14 @@ class Keeper:
         try:
             word = segment.words[fmt.COMMIT]
             self._sync_file(index_name(chunk_id))  # a mark may be new where no record is
-            if segment.words[fmt.DURABLE] != word:
+            # Of an empty one too, once: after a power cut a chunk that is not there is taken for one that was lost.
+            if segment.words[fmt.DURABLE] != word or (not word and self._newest != chunk_id):
                 self._sync_file(sums_name(chunk_id))
                 self._final(lambda: sync(segment.fd))
                 self._final(self._directory.sync)
                 segment.words[fmt.DURABLE] = word
                 self._final(lambda: sync(segment.fd))
+                self._newest = chunk_id
             return word >= fmt.SEALED
         finally:
             segment.close()

@@ -106,8 +106,7 @@ def _sure_rows(directory: Directory, feed: Feed, rows: Rows) -> Rows:
 def _activate_spare(directory: Directory, feed: Feed, chunk_id: int, base: int) -> WritableChunk:
     """A new chunk after the last sealed one. There was one, and it was never synced, or not yet there to be copied."""
     _remove_beyond(directory, chunk_id - 1, chunk_ids(directory))
-    if ends_a_copy(directory, chunk_id - 1, feed.layout, feed.ids):
-        _note_not_copied(directory, feed, chunk_id, base)
+    _note_lost(directory, feed, chunk_id, base, ends_a_copy(directory, chunk_id - 1, feed.layout, feed.ids))
     create_chunk(directory, chunk_id, feed.layout, feed.ids, feed.settings.chunk_size_bytes)
     return WritableChunk.activate(directory, chunk_id, feed.layout, feed.ids, base)
 
@@ -136,18 +135,25 @@ def _note_dropped(directory: Directory, feed: Feed, active: Chunk, ids: list[int
         marks.close()
 
 
-def _note_not_copied(directory: Directory, feed: Feed, chunk_id: int, base: int) -> None:
-    """Say that a copy ends early, in the marks of the chunk to come."""
+def _note_lost(directory: Directory, feed: Feed, chunk_id: int, base: int, copied: bool) -> None:
+    """Say that a feed ends early, and nobody knows how much is lost, in the marks of the chunk to come."""
     marks = MarkIndex(directory, chunk_id, feed.ids)
     try:
-        if not marks.has(base, DROPPED):
+        if marks.has(base, DROPPED):
+            return
+        if copied:
             reason = "the copy was made while they were written"
-            marks.append(pack_mark(base, now_us(), UNKNOWN, DROPPED, reason=reason))
-            text = (
-                f"feed {feed.name!r}: this is a copy made while the feed was written: the records from position {base} "
-                f"on were not copied"
+            why = (
+                f"this is a copy made while the feed was written: the records from position {base} on were not copied"
             )
-            warnings.warn(text, UserWarning, stacklevel=7)
+        else:
+            reason = "the machine went down before they were on the device"
+            why = (
+                f"the machine went down, or this is a copy: the records from position {base} on are dropped, how many "
+                f"is not known (durability 'interval' or 'always', or flush(), bounds what can be lost)"
+            )
+        marks.append(pack_mark(base, now_us(), UNKNOWN, DROPPED, reason=reason))
+        warnings.warn(f"feed {feed.name!r}: {why}", UserWarning, stacklevel=7)
     finally:
         marks.close()
 

@@ -89,10 +89,21 @@ def _order(row: dict[str, Any]) -> tuple[str, int, str]:
     return row["fault"].rstrip("0123456789"), int(digits or 0), row["what"]
 
 
+def _summed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for all that say the same of themselves: a fault may be provoked by many tests."""
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        one = sums.setdefault((row["fault"], row["what"]), {**row, "trials": 0, "failures": 0, "notes": {}})
+        one["trials"], one["failures"] = one["trials"] + row["trials"], one["failures"] + row["failures"]
+        for name, note in row["notes"].items():
+            one["notes"][name] = one["notes"].get(name, 0) + note if isinstance(note, int) else note
+    return list(sums.values())
+
+
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """The lines of the table."""
     cells = [("fault", "trials", "failures", "notes")]
-    for row in sorted(rows, key=_order):
+    for row in sorted(_summed(rows), key=_order):
         notes = ", ".join(f"{name} {n:,}" if isinstance(n, int) else f"{name} {n}" for name, n in row["notes"].items())
         cells.append((f"{row['fault']} {row['what']}", f"{row['trials']:,}", f"{row['failures']:,}", notes))
     first, trials, failures = (max(len(line[k]) for line in cells) for k in range(3))

@@ -14,12 +14,10 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -43,6 +41,7 @@ from deepwater.layout import Layout
 from deepwater.schema import FeedSpec
 from deepwater.segment import Segment
 from deepwater.writer import Writer
+from interrupts import interrupt, traced
 from processes import run_python
 
 FIELDS = [{"name": "ts_us", "type": "uint64"}, {"name": "x", "type": "float64"}]
@@ -72,38 +71,6 @@ def values(dw: Platform, name: str = "F") -> list[float]:
     """What a reader that comes now finds in `x`."""
     with dw[name] as reader:
         return model.joined(reader.rows(0, 10**9), reader.dtype)["x"].tolist()
-
-
-def stop_at(step: int, act: Callable[[], None], *modules: Any) -> Callable[[FrameType, str, Any], Any]:
-    """A trace function that acts before line number `step` that runs in the files of some modules."""
-    names, left = {module.__file__ for module in modules}, step
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename not in names:
-            return None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                act()
-        return trace
-
-    return trace
-
-
-def traced(step: int, act: Callable[[], None], run: Callable[[], Any], *modules: Any) -> Any:
-    """The result of `run` with `act` done inside it; what `act` raises goes the way of any exception there."""
-    before = sys.gettrace()
-    sys.settrace(stop_at(step, act, *modules))
-    try:
-        return run()
-    finally:
-        sys.settrace(before)
-
-
-def interrupt() -> None:
-    """What Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 # ------------------------------------------------------------------------------------------ clocks as NumPy scalars

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import struct
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,9 +19,13 @@ import numpy as np
 import pytest
 
 import model
-from deepwater import CorruptFileError, DurabilityError, Platform, chunk, keeper
+from deepwater import CorruptFileError, DurabilityError, Platform, checksums, chunk, keeper
 from deepwater import format as fmt
+from deepwater.chunk import WritableChunk
+from deepwater.index import UNKNOWN
+from deepwater.keeper import Keeper
 from faults.power import Device
+from interrupts import Interrupt
 
 FIELDS = [{"name": "ts_us", "type": "uint64"}, {"name": "value", "type": "uint64"}]
 SPEC = {"feed_name": "F", "ts_col": "ts_us", "fields": FIELDS, "chunk_size_bytes": 16 * 20, "index_playback": True}
@@ -195,6 +200,22 @@ def test_a_sync_that_failed_is_final(dw: Platform, monkeypatch: pytest.MonkeyPat
     assert len(held(dw)) == durable(dw) == 30
 
 
+@pytest.mark.usefixtures("by_hand")
+def test_a_chunk_without_records_is_brought_to_the_device_once(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is part of the feed must not be lost; a feed that nobody writes to costs no sync."""
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        calls = refuse(monkeypatch, 100)
+        assert writer.flush() == 0 and calls
+        calls.clear()
+        assert writer.flush() == 0 and not calls
+        writer.write_batch(batch(0, 3))
+        writer.resize_chunk_size(4096)
+        writer.flush()
+        calls.clear()
+        assert writer.flush() == 3 and not calls
+
+
 @pytest.mark.faults
 def test_a_sync_that_failed_in_the_background_stops_the_next_write(
     dw: Platform, monkeypatch: pytest.MonkeyPatch
@@ -219,6 +240,25 @@ def test_a_sync_that_failed_in_the_background_stops_the_next_write(
 
 
 @pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_a_flush_before_the_writer_was_told_of_a_failed_sync_is_refused(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread's sync failed just now. Another one would succeed, and say that what the kernel dropped is there."""
+    dw.create_feed({**SPEC, "durability": "interval", "durability_ms": 10})
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 10))
+    with monkeypatch.context() as patch:
+        refuse(patch)
+        patch.setattr(writer._keeper, "_on_failure", lambda: None)
+        writer._keeper.work(time.monotonic())
+    with pytest.raises(DurabilityError, match="read-only"):
+        writer.flush()
+    assert durable(dw) == 0
+    writer.close()
+
+
+@pytest.mark.faults
 def test_a_close_that_cannot_sync_says_so_and_lets_go(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     dw.create_feed(SPEC)
     writer = dw.create_writer("F")
@@ -238,21 +278,8 @@ def independent_sums(data: bytes, block: int) -> list[int]:
     return [crc32(data[at : at + block]) for at in range(0, len(data), block)]
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8, 20, 21, 59, 60, 61])
-@pytest.mark.usefixtures("by_hand")
-def test_checksums_are_those_of_the_blocks(dw: Platform, rows: int) -> None:
-    """Read with `struct` alone, after however many looks of the keeper."""
-    dw.create_feed(SPEC)
-    rng = random.Random(rows)
-    with dw.create_writer("F") as writer:
-        end = 0
-        while end < rows:
-            step = min(rows - end, rng.randint(1, 9))
-            writer.write_batch(batch(end, step))
-            end += step
-            if rng.random() < 0.7:
-                writer._keeper.catch_up()
-    directory = Path(dw.base_path) / "data" / "F"
+def check_sums(directory: Path) -> None:
+    """The checksums of a feed are those of its records, all of them; read with `struct` alone."""
     for path in model.chunk_files(directory):
         raw = path.read_bytes()
         word, offset = struct.unpack_from("<Q", raw, 4096)[0], struct.unpack_from("<Q", raw, 120)[0]
@@ -269,6 +296,63 @@ def test_checksums_are_those_of_the_blocks(dw: Platform, rows: int) -> None:
         if not sealed and count:
             slots = [struct.unpack_from("<QI4xI", raw, at) for at in (4480, 4544)]
             assert max(slots)[:2] == (count, crc32(records[count // 4 * 64 :]))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 20, 21, 59, 60, 61])
+@pytest.mark.usefixtures("by_hand")
+def test_checksums_are_those_of_the_blocks(dw: Platform, rows: int) -> None:
+    """After however many looks of the keeper."""
+    dw.create_feed(SPEC)
+    rng = random.Random(rows)
+    with dw.create_writer("F") as writer:
+        end = 0
+        while end < rows:
+            step = min(rows - end, rng.randint(1, 9))
+            writer.write_batch(batch(end, step))
+            end += step
+            if rng.random() < 0.7:
+                writer._keeper.catch_up()
+    check_sums(Path(dw.base_path) / "data" / "F")
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+@pytest.mark.parametrize("begun", [True, False], ids=["in a file", "no file yet"])
+def test_a_keeper_interrupted_anywhere_goes_on_with_the_right_checksums(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """What was half done in memory is forgotten: else a file just opened is taken for one that is gone, for ever."""
+    cover, covered = Keeper._cover, 0
+
+    def counted(self: Keeper) -> bool:
+        nonlocal covered
+        covered += 1
+        assert covered < 100, "it goes on and on"
+        return cover(self)
+
+    monkeypatch.setattr(Keeper, "_cover", counted)
+    for place in range(1, 400):
+        covered = 0
+        dw.create_feed({**SPEC, "feed_name": f"F{place}"})
+        with dw.create_writer(f"F{place}") as writer:
+            writer.write_batch(batch(0, 3))
+            if begun:
+                writer._keeper.catch_up()
+            writer.write_batch(batch(3, 7))
+            interrupt, before = Interrupt(place, keeper, checksums), sys.gettrace()
+            sys.settrace(interrupt)
+            try:
+                writer._keeper.catch_up()
+            except KeyboardInterrupt:
+                assert interrupt.came
+            finally:
+                sys.settrace(before)
+            writer.write_batch(batch(10, 1 + 30 * (place % 2)))
+            writer._keeper.catch_up()
+            check_sums(Path(dw.base_path) / "data" / f"F{place}")
+        if not interrupt.came:
+            break
+    assert 20 < place < 399
 
 
 @pytest.mark.usefixtures("by_hand")
@@ -345,6 +429,42 @@ def test_after_a_reboot_only_what_is_proven_counts(dw: Platform, reboot: Callabl
     assert len(held(dw)) == 33
     with pytest.warns(UserWarning, match="5 records from position 33"), dw.create_writer("F") as following:
         assert following.end == 33
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_records_of_a_chunk_that_came_back_as_it_was_made_are_said_to_be_lost(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch, reboot: Callable[[], None]
+) -> None:
+    """The seal of the chunk before it was synced, of itself nothing: it does not say how much it held, or of what."""
+    activate, path = WritableChunk.activate, Path(dw.base_path) / "data" / "F" / "chunk_00000002.bin"
+    made = b""
+
+    def noted(directory: Any, chunk_id: int, *args: Any) -> WritableChunk:
+        nonlocal made
+        made = path.read_bytes() if chunk_id == 2 else made
+        return activate(directory, chunk_id, *args)
+
+    monkeypatch.setattr(WritableChunk, "activate", noted)
+    dw.create_feed(SPEC)
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 35))
+    writer._keeper.catch_up()
+    writer._keeper._sync_oldest()
+    writer._keeper.flush = lambda: None
+    writer.close()
+    with path.open("r+b") as file:  # the same file: this is no copy
+        file.write(made)
+    path.with_suffix(".crc").unlink()
+    reboot()
+    assert len(held(dw)) == 20
+    with pytest.warns(UserWarning, match="records from position 20 on .* how many is not known"):
+        following = dw.create_writer("F")
+    assert following.write_batch(batch(20, 5)) == 20
+    following.close()
+    with dw["F"] as reader:
+        assert reader.gaps()[["position", "kind", "count"]].tolist() == [(20, b"dropped", UNKNOWN)]
+    dw.create_writer("F").close()  # it is said once
 
 
 @pytest.mark.faults

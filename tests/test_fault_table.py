@@ -20,6 +20,14 @@ def test_the_table_is_in_the_order_of_the_catalogue() -> None:
     assert lines[1] == "F2 x  |  1,200 |        2 | inside 1,000, why so"
 
 
+def test_tests_that_count_for_the_same_fault_share_a_line() -> None:
+    notes = ({"killed": 1}, {"killed": 1, "seed": "x"}, {})
+    rows = [{"fault": "mutants", "what": "of it", "trials": 1, "failures": k == 2, "notes": n}
+            for k, n in enumerate(notes)]  # fmt: skip
+    assert table(rows)[1:] == ["mutants of it |      3 |        1 | killed 2, seed x"]
+    assert rows[0]["notes"] == {"killed": 1}
+
+
 def test_a_failed_trial_fails_its_test_and_is_counted() -> None:
     item: Any = SimpleNamespace(user_properties=[])
     with pytest.raises(AssertionError, match="1 of 3 failed:\nseed 7"), Trials(item, "F1", "kill") as trials:  # noqa: PT012

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import threading
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +34,7 @@ from deepwater import (
 from deepwater.keeper import Keeper
 from deepwater.oldest import Oldest, read_oldest
 from deepwater.settings import Settings
+from faults.power import Device
 from processes import Worker, run_python
 
 WORKERS = Path(__file__).parent / "workers"
@@ -492,6 +495,36 @@ def test_a_prune_killed_before_each_of_its_steps(dw: Platform, registry: str) ->
     assert steps[firsts.index(60) - 1]["before"] == "os.rename"
     left = [step["left"] for step in steps]
     assert set(left) == set(range(19)) and left[-1] == 0  # .idx, .crc and .bin of chunks 1 to 6, one after the other
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("covered", [True, False], ids=["checksums", "none"])
+def test_a_power_cut_after_a_prune_leaves_a_feed_that_begins_where_it_said(
+    dw: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, covered: bool
+) -> None:
+    """Nothing had been synced: of what stays as much as is proven is there, from the position that was said on."""
+    monkeypatch.setattr(keeper._clerk, "add", lambda _: None)
+    monkeypatch.setattr("deepwater.spare.Spare.start", lambda spare: None)
+    device, full = Device(monkeypatch, path_of(dw)), model.checked_records(0, 95, 1)
+    with dw.create_writer("F") as writer:
+        writer.write_batch(full)
+        if covered:
+            writer._keeper.catch_up()
+        device.look()
+        dw.prune("F", max_bytes=4 * CHUNK_BYTES)
+        device.look()
+        for seed in range(60):
+            to = tmp_path / f"after{seed}"
+            device.after_power_cut(random.Random(seed), Path(dw.base_path), to)
+            with Platform(to) as after:
+                with after["F"] as reader:
+                    assert reader.first == 60
+                    end = int(reader.end)
+                    assert model.content(reader.rows(60, end)) == full[60:end].tobytes()
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "feed 'F'")
+                    with after.create_writer("F") as following:
+                        assert following.end == end
 
 
 def test_one_prune_at_a_time_and_both_leave_a_feed_that_is_whole(dw: Platform) -> None:

@@ -29,7 +29,7 @@ from deepwater import (
     StorageFullError,
 )
 from deepwater import format as fmt
-from deepwater.ring import Ring
+from deepwater.ring import Ring, WritableRing
 from deepwater.ring_chain import RingChain
 from deepwater.ring_files import ROOT_VARIABLE
 from deepwater.ring_reader import RingReader
@@ -300,6 +300,33 @@ def test_a_copy_that_is_overtaken_in_the_middle_keeps_its_true_part(
         assert follower.lost == 30
         monkeypatch.undo()
         assert positions(follower) == list(range(100, 130))
+
+
+@pytest.mark.parametrize(("way", "rows_"), [("values", 1), ("few", 3), ("many", 50), ("staged", 5)])
+def test_records_are_claimed_before_they_are_overwritten(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch, way: str, rows_: int
+) -> None:
+    """Looks just before and just after the copy, when nothing is published yet: what was there is held no more."""
+    put, held, reader = WritableRing.put, [], dw["R"]
+
+    def looked_at(self: WritableRing, count: int, data: Any) -> None:
+        held.append(positions(reader.read()))
+        put(self, count, data)
+        held.append(positions(reader.read()))
+
+    with dw.create_writer("R") as writer:
+        for first in (0, 50):
+            writer.write_batch(rows(first, 50))
+        monkeypatch.setattr(WritableRing, "put", looked_at)
+        more = rows(100, rows_)
+        if way in ("values", "staged"):
+            for record in more:
+                (writer.write_values if way == "values" else writer.stage_values)(*record.item())
+            writer.commit_values()
+        else:
+            writer.write_batch(more)
+    assert held == [list(range(rows_, 100))] * 2
+    assert positions(reader.read()) == list(range(rows_, 100 + rows_))
 
 
 def test_an_answer_is_asked_again_until_nothing_came_into_it(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

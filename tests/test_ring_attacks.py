@@ -8,7 +8,6 @@ Each test has a shared memory of its own, below its directory, and leaves it emp
 from __future__ import annotations
 
 import asyncio
-import dis
 import errno
 import os
 import shutil
@@ -20,7 +19,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -47,6 +45,7 @@ from deepwater.ring import Ring, WritableRing
 from deepwater.ring_chain import Pieces, RingChain
 from deepwater.ring_files import ROOT_VARIABLE
 from deepwater.waiting import Waiter
+from interrupts import Interrupt
 from processes import Worker, run_python
 
 CAPACITY = 100
@@ -823,37 +822,6 @@ def test_a_position_of_a_life_that_is_over_is_refused_by_the_old_reader_too(dw: 
 
 # -------------------------------------------------------------------------------- Ctrl-C in a follower
 
-_CHECKED_AFTER = ("RESUME", "CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
-
-
-class Interrupt:
-    """A trace function that raises at the n-th place where CPython could run a signal handler, in some files.
-
-    Handlers run between two bytecodes only after some of them: a call, a jump back, the beginning of a function.
-    """
-
-    def __init__(self, place: int, *modules: Any) -> None:
-        self._left, self._files = place, {module.__file__ for module in modules}
-        self._last: dict[FrameType, str] = {}
-        self.came = False
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_filename not in self._files:
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        if event == "call":
-            if frame.f_back in self._last:
-                self._last[frame.f_back] = ""  # type: ignore[index]  # a return into it is no such place
-        elif event == "opcode":
-            before = self._last.get(frame, "")
-            self._last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if before.startswith(_CHECKED_AFTER):
-                self._left -= 1
-                if self._left == 0:
-                    self.came = True
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-        return self
 
 
 def _aiter(follower: Any) -> Any:

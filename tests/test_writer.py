@@ -25,6 +25,7 @@ from deepwater import (
     FeedLockedError,
     Platform,
     RecordError,
+    keeper,
 )
 from deepwater import format as fmt
 from deepwater.segment import Segment
@@ -89,6 +90,41 @@ def test_a_write_becomes_visible_by_one_store_and_is_whole_before_it(
         )
     steps = [step for step in seen if step[0] != step[1]]
     assert steps == [(before, before + rows), (before + rows, before + rows + 1)]
+
+
+@pytest.mark.parametrize("way", ["values", "few", "bytes", "across"])
+def test_what_a_store_shows_is_found_by_time_at_once(dw: Platform, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Clocks that step back: the header knows of it before the records are visible."""
+    dw.create_feed({"feed_name": "P", "ts_col": "ts_us", "chunk_size_bytes": 160,
+                    "fields": [{"name": name, "type": "uint64"} for name in ("ts_us", "x_us")]})  # fmt: skip
+    publish, shown = Segment.publish, []
+
+    def looked_at(segment: Segment, word: int) -> None:
+        publish(segment, word)
+        if segment.identity.kind != fmt.CHUNK:
+            return
+        with dw["P"] as reader:
+            held = model.joined(reader.rows(0, 10**9), reader.dtype)
+            shown.append(len(held))
+            for clock in reader.dtype.names:
+                stamps = held[clock]
+                for stamp in (stamps.min(), stamps.max()):
+                    found = reader.read(int(stamp), int(stamp), clock=clock)
+                    assert model.content(found) == held[stamps == stamp].tobytes()
+
+    monkeypatch.setattr(Segment, "publish", looked_at)  # before the writer is made: it keeps the bound method
+    with dw.create_writer("P") as writer:
+        writer.write_values(100, 100)
+        rows = {"values": 1, "few": 3, "bytes": 3, "across": 33}[way]
+        batch = np.zeros(rows, writer.layout.dtype)
+        batch["ts_us"], batch["x_us"] = 100 - np.arange(1, rows + 1), 100 + np.arange(1, rows + 1)[::-1]
+        if way == "values":
+            writer.write_values(*batch[0].item())
+        elif way == "bytes":
+            writer.write_batch_bytes(batch.tobytes())
+        else:
+            writer.write_batch(batch)
+        assert shown[-1] == writer.end == 1 + rows
 
 
 @pytest.mark.parametrize("rows", [1, 9, 10, 11, 35, 2_000])
@@ -396,20 +432,26 @@ def test_flush_brings_what_an_earlier_writer_left_to_the_device_too(dw: Platform
 
 
 def test_records_are_on_the_device_before_the_count_says_so(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order of syncs and stores: a chunk's file is synced with its durable word still old, then again."""
-    synced: list[list[int]] = []
+    """The order of syncs and stores, the oldest chunk first: the file with its durable word still old; the directory;
+    the file again, with the new word."""
+    synced: list[tuple[str, int]] = []
     fsync = os.fsync
 
     def looked_at(fd: int) -> None:
-        synced.append([durable for durable, _ in durable_words(dw)])
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        synced.append((path.name, int.from_bytes(path.read_bytes()[4160:4168], "little") if path.is_file() else 0))
         fsync(fd)
 
+    monkeypatch.setattr(keeper._clerk, "add", lambda _: None)  # what its thread syncs would be among them
     with dw.create_writer("F") as writer:
         writer.write_batch(model.checked_records(0, 15, 1))
         monkeypatch.setattr(os, "fsync", looked_at)
         writer.flush()
-    assert synced[0] == [0, 0]  # the oldest chunk first, before its word is raised
-    assert [SEALED_10, 0] in synced and synced[-1] == [SEALED_10, 5]
+    chunks = [(name, word) for name, word in synced if name.endswith(".bin")]
+    old, active = "chunk_00000001.bin", "chunk_00000002.bin"
+    assert chunks == [(old, 0), (old, SEALED_10), (active, 0), (active, 5)]
+    for name, word in chunks[1::2]:
+        assert ("F", 0) in synced[synced.index((name, 0)) : synced.index((name, word))]
 
 
 def test_a_sync_that_fails_is_final(dw: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepwater import checksums, files, index, keeper
+from deepwater import checksums, files, index, keeper, retain
 
 SECTOR = 512
 
@@ -37,7 +37,7 @@ class Device:
         self._named: dict[str, int] = {}  # names on the device
         self._seen: list[dict[str, int]] = []  # names since
         self.syncs = 0
-        for module in (files, keeper, index, checksums):
+        for module in (files, keeper, index, checksums, retain):
             monkeypatch.setattr(module, "sync", self._sync)
         sync_names = self._sync_names
 
