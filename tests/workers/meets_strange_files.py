@@ -99,9 +99,12 @@ def look(store: Path) -> None:
 
 
 def write(store: Path) -> None:
-    with Platform(store) as dw, dw.create_writer("F") as writer:
-        end = writer.end
-        assert end == len(truth) // model.CHECKED.itemsize, "a writer goes on where records are missing"
+    with warnings.catch_warnings(record=True) as said, Platform(store) as dw:
+        warnings.simplefilter("always")
+        writer = dw.create_writer("F")
+        end, all_of_it = writer.end, len(truth) // model.CHECKED.itemsize
+        is_told = any("records from position" in str(each.message) for each in said)  # a copy without its last chunk
+        assert end == all_of_it or is_told, "a writer goes on where records are missing"
         writer.write_batch(model.checked_records(end, 15, 99), create_index=True)
 
 
