@@ -169,10 +169,10 @@ class Keeper:
             if self._is_closed:
                 return
             self._refuse()
-            for chunk_id, _ in list(self._sealed):
-                self._sync_chunk(chunk_id)
+            chunk_id = self._at  # before the list: another thread may catch up meanwhile, and no chunk is passed over
+            for sealed, _ in list(self._sealed):
+                self._sync_chunk(sealed)
                 self._sealed.pop(0)
-            chunk_id = self._at
             while self._sync_chunk(chunk_id):  # what has no checksum yet is brought there too
                 chunk_id += 1
 

@@ -386,6 +386,29 @@ def test_a_flush_reaches_the_end_although_no_checksum_can_be_stored(
         assert writer._keeper.at == writer._chunk.id
 
 
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_a_chunk_sealed_while_older_ones_are_synced_is_not_passed_over(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper's thread flushes; the writer, far ahead, catches up with the checksums meanwhile."""
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        writer.write_batch(batch(0, 25))
+        sync_chunk, order = keeper.Keeper._sync_chunk, []
+
+        def slow(self: keeper.Keeper, chunk_id: int) -> bool:
+            order.append(chunk_id)
+            if len(order) == 1:
+                writer.write_batch(batch(25, 30))
+                self.catch_up()
+            return sync_chunk(self, chunk_id)
+
+        monkeypatch.setattr(keeper.Keeper, "_sync_chunk", slow)
+        writer._keeper.flush()
+        assert order == [1, 2, 3]
+
+
 def refuse_space() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
