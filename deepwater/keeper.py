@@ -77,12 +77,25 @@ class Keeper:
         self._is_closed = False
 
     def start(self, active: int) -> None:
-        """Begin at the oldest chunk before `active` that is not whole on the device."""
+        """Begin at the oldest chunk before `active` that is not whole on the device, or has lost its checksums."""
         first = active
         while first > 1 and not self._is_durable(first - 1):
             first -= 1
-        self._at = first
+        recent = range(max(1, first - MOST_BEHIND - 2), first)  # more were never behind a sync
+        self._at = next((chunk_id for chunk_id in recent if not self._has_sums(chunk_id)), first)
         _clerk.add(self)
+
+    def _has_sums(self, chunk_id: int) -> bool:
+        """Whether a sealed chunk has all its checksums: a power cut may have taken them and left the records."""
+        try:
+            segment = Segment.open(self._directory, sums_name(chunk_id), fmt.CHECKSUMS, self._feed.ids)
+        except FileNotFoundError:
+            return not self._directory.exists(chunk_name(chunk_id))  # retained away
+        except CorruptFileError:
+            return False
+        word = segment.words[fmt.COMMIT]
+        segment.close()
+        return word >= fmt.SEALED
 
     def _is_durable(self, chunk_id: int) -> bool:
         try:
@@ -171,7 +184,7 @@ class Keeper:
             self._refuse()
             chunk_id = self._at  # before the list: another thread may catch up meanwhile, and no chunk is passed over
             for sealed, _ in list(self._sealed):
-                self._sync_chunk(sealed)
+                self._sync_chunk(sealed, sums=True)
                 self._sealed.pop(0)
             while self._sync_chunk(chunk_id):  # what has no checksum yet is brought there too
                 chunk_id += 1
@@ -180,8 +193,11 @@ class Keeper:
         if self._failure is not None:
             raise SyncFailedError(self._failure)
 
-    def _sync_chunk(self, chunk_id: int) -> bool:
-        """Sync a chunk with its marks and checksums, then say that it is durable. Whether there is one after it."""
+    def _sync_chunk(self, chunk_id: int, sums: bool = False) -> bool:
+        """Sync a chunk with its marks and checksums, then say that it is durable. Whether there is one after it.
+
+        `sums`: its checksums may be newer than its last sync.
+        """
         try:
             segment = Segment.open(self._directory, chunk_name(chunk_id), fmt.CHUNK, self._feed.ids, writable=True)
         except FileNotFoundError:  # retained away
@@ -189,8 +205,9 @@ class Keeper:
         try:
             word = segment.words[fmt.COMMIT]
             self._sync_file(index_name(chunk_id))  # a mark may be new where no record is
-            if segment.words[fmt.DURABLE] != word:
+            if sums or segment.words[fmt.DURABLE] != word:
                 self._sync_file(sums_name(chunk_id))
+            if segment.words[fmt.DURABLE] != word:
                 self._final(lambda: sync(segment.fd))
                 self._final(self._directory.sync)
                 segment.words[fmt.DURABLE] = word
@@ -249,7 +266,7 @@ class Keeper:
         with self._sync_lock:
             if self._sealed and not self._is_closed:
                 self._refuse()
-                self._sync_chunk(self._sealed[0][0])
+                self._sync_chunk(self._sealed[0][0], sums=True)
                 self._sealed.pop(0)
 
     def close(self) -> None:

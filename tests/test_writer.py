@@ -344,7 +344,7 @@ def test_a_failure_at_any_step_leaves_a_writer_that_goes_on(
 
 
 def test_a_registry_that_is_completed_after_a_kill_has_whole_rows(dw: Platform) -> None:
-    """The row of the last sealed chunk is missing, as after a kill between seal and row: all rows are valid after it."""
+    """The row of the last sealed chunk is missing, as after a kill between seal and row: then all rows are valid."""
     from deepwater.check import verify
     from deepwater.feed_registry import row_layout
 
