@@ -177,17 +177,20 @@ class Keeper:
         OSError, CorruptFileError
             A file could not be opened: no sync was tried, try again.
         """
-        self.catch_up()
-        with self._sync_lock:
-            if self._is_closed:
-                return
-            self._refuse()
-            chunk_id = self._at  # before the list: another thread may catch up meanwhile, and no chunk is passed over
-            for sealed, _ in list(self._sealed):
-                self._sync_chunk(sealed, sums=True)
-                self._sealed.pop(0)
-            while self._sync_chunk(chunk_id):  # what has no checksum yet is brought there too
-                chunk_id += 1
+        chunk_id = 0
+        while True:  # a writer may seal more meanwhile
+            self.catch_up()
+            with self._sync_lock:
+                if self._is_closed:
+                    return
+                self._refuse()
+                chunk_id = max(chunk_id, self._at)  # before the list: another thread may catch up meanwhile
+                for sealed, _ in list(self._sealed):
+                    self._sync_chunk(sealed, sums=True)
+                    self._sealed.pop(0)
+                if not self._sync_chunk(chunk_id):  # what has no checksum yet is brought there too
+                    return
+            chunk_id += 1
 
     def _refuse(self) -> None:
         if self._failure is not None:
