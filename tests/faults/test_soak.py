@@ -80,7 +80,8 @@ class Nursery:
 
     def kill(self, role: str) -> None:
         pid = self.pids.pop(role)
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself, and the nursery says so
+            os.kill(pid, signal.SIGKILL)
         said = self._worker.readline()
         assert said == f"gone {-signal.SIGKILL} {pid}", f"{role}: {said}\n{self._worker.stderr()}"
         self.kills[role[:1] if role in "DR" else "read"] += 1

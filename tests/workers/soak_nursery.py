@@ -36,6 +36,7 @@ def write(name: str, rng: random.Random) -> None:
         writer = dw.create_writer(name)
         end = writer.end
         assert end in (words[at + ACKNOWLEDGED], words[at + UNDER_WAY]), "a write is not whole, or it is lost"
+        words[at + ACKNOWLEDGED] = end  # the dead one may not have come to it
         words[at + OPENED] += 1
         while os.getppid() == NURSERY:
             step = rng.random()
