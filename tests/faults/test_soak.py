@@ -33,6 +33,9 @@ WORKERS = Path(__file__).parent.parent / "workers"
 Fault = Callable[[str, str], Trials]
 SIZE = model.CHECKED.itemsize
 SECONDS = 20
+MORE_FDS, MORE_MAPS, MORE_KB = 6, 6, 2048
+"""By how much what is held may differ: the chunks held vary by a few, and parsed headers are kept, up to 1,024 of them
+(some 1.2 MB), as ever new chunks are opened. A round that lost one descriptor would make it hundreds."""
 SPEC: dict[str, Any] = {"ts_col": "ts_us", "fields": model.CHECKED_FIELDS}
 FEEDS: dict[str, dict[str, Any]] = {
     "D": {"index_playback": True, "chunk_size_bytes": 500 * SIZE, "durability": "interval", "durability_ms": 100},
@@ -126,7 +129,7 @@ def test_a_soak_of_everything_at_once(quick_dir: Path, fault: Fault, scale: int)
             for role, held in vitals.items():
                 fds, maps, anon = held.growth()
                 trials.note(**{f"{role} grew": f"{fds:+} fds {maps:+} maps {anon:+} kB of {held.samples[-1][2]}"})
-                if fds > 2 or maps > 4 or anon > 1024:
+                if fds > MORE_FDS or maps > MORE_MAPS or anon > MORE_KB:
                     trials.fail(f"the {role} that stays grew: {fds} descriptors, {maps} mappings, {anon} kB")
             check_end(base, words)
         assert kills["D"] >= seconds / 2 and kills["R"] >= seconds / 4 and kills["read"] >= seconds / 2
