@@ -121,7 +121,7 @@ def test_a_disk_that_loses_its_power_holds_all_that_was_flushed(tmp_path: Path, 
         judge.finish()
         deceived = counts["deceived"]
         trials.note(count_runs_ahead=deceived, feeds_with_more_than_flushed=counts["beyond"], records=counts["records"])
-        if deceived < wanted // 20:
+        if wanted >= 100 and deceived < wanted // 20:  # one in six; of twenty it may be none
             trials.fail("the cuts have no power: hardly a disk was in disorder")
 
 
