@@ -40,6 +40,8 @@ from deepwater.store import DATA, LOCK, STORE
 Progress = Callable[[str, int, int], None]
 """Called with the feed's name, records checked and records to check of it."""
 _FEED_HALF = 8
+_LIVES = 20
+"""A feed that is made again more often while it is looked at is not checked."""
 ASIDE = "aside"
 """Where `deepwater.repair` puts what it changes."""
 
@@ -87,7 +89,7 @@ def verify(
         found, store_id, rows = check_store(base, data, names if feeds is not None else None)
         report.add(found)
         for name in names:
-            _verify_feed(report, data, name, store_id, rows.get(name), quick, jobs or cores(), progress)
+            _verify_feed(report, base, data, name, store_id, rows.get(name), quick, jobs or cores(), progress)
             report.feeds += 1
         out = Findings()
         if store_id is not None:
@@ -150,22 +152,41 @@ def feed_names(data: Directory, feeds: Iterable[str] | None) -> list[str]:
 
 
 def _verify_feed(
-    report: Report, data: Directory, name: str, store_id: bytes | None, row: Any, quick: bool, jobs: int,
-    progress: Progress | None,
+    report: Report, base: Directory, data: Directory, name: str, store_id: bytes | None, row: Any, quick: bool,
+    jobs: int, progress: Progress | None,
 ) -> None:  # fmt: skip
+    """Check a feed; anew if it was deleted and made again meanwhile, or its row of the registry changed."""
+    for _ in range(_LIVES):
+        try:
+            directory = Directory(name, parent=data)
+        except FileNotFoundError:
+            return  # deleted just now
+        with directory:
+            found: dict[int, RecordFacts] = {}
+            facts, out = walk(directory, name, store_id, row)
+            check_access(out, directory.path, os.fstat(directory.fd), directory=True)
+            if not quick and facts.feed is not None:
+                found = check_all_records(out, directory, facts, facts.feed, jobs, progress)
+            now = _check_global(Findings(), base, data, store_id, [name]).get(name) if out.found else row
+            if not out.found or (_is_same(now, row) and _is_at(data, name, directory)):
+                report.files += facts.files
+                report.records += sum(chunk.count for chunk in facts.chunks if chunk.id in found)
+                report.bytes_read += sum(result.bytes_read for result in found.values())
+                report.add(out.found)
+                return
+        row = now
+
+
+def _is_same(row: Any, other: Any) -> bool:
+    return (row is None) == (other is None) and (row is None or row.tobytes() == other.tobytes())
+
+
+def _is_at(data: Directory, name: str, directory: Directory) -> bool:
+    """Whether the feed of that name is still the one in this directory."""
     try:
-        directory = Directory(name, parent=data)
+        return os.path.samestat(os.stat(name, dir_fd=data.fd, follow_symlinks=False), os.fstat(directory.fd))
     except FileNotFoundError:
-        return  # deleted just now
-    with directory:
-        facts, out = walk(directory, name, store_id, row)
-        check_access(out, directory.path, os.fstat(directory.fd), directory=True)
-        report.files += facts.files
-        if not quick and facts.feed is not None:
-            found = check_all_records(out, directory, facts, facts.feed, jobs, progress)
-            report.records += sum(chunk.count for chunk in facts.chunks if chunk.id in found)
-            report.bytes_read += sum(result.bytes_read for result in found.values())
-        report.add(out.found)
+        return False
 
 
 def check_all_records(

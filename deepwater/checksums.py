@@ -251,10 +251,10 @@ class ChunkSums:
         self.is_complete = True
 
     def cut(self, count: int) -> None:
-        """Forget the checksums beyond `count` records: recovery dropped what they were of."""
+        """Forget the checksums beyond `count` records: what they were of is not there."""
         self.open()
         assert self._file is not None
-        self._file.publish(count // self._block)
+        self._file.publish(min(self._file.words[fmt.COMMIT] & fmt.COUNT_MASK, count // self._block))
 
     def flush(self) -> None:
         """Bring the checksums to the device."""

@@ -375,6 +375,10 @@ class WritableChunk(Chunk):
             at = fmt.CLOCKS + fmt.CLOCK_WORDS * clock
             words[at + fmt.MIN], words[at + fmt.MAX] = (low, high) if unsorted else (0, 0)
             words[at + fmt.UNSORTED] = unsorted
+        for offset in fmt.TAIL_OFFSETS:
+            tail = fmt.parse_tail(self.segment.read(offset, fmt.TAIL_SIZE))
+            if tail is not None and tail[0] > count:  # of records that are lost
+                self.segment.write(offset, bytes(fmt.TAIL_SIZE))
         words[fmt.DURABLE] = min(self.durable, count)
         self.segment.publish(count)
 

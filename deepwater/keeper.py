@@ -77,12 +77,25 @@ class Keeper:
         self._is_closed = False
 
     def start(self, active: int) -> None:
-        """Begin at the oldest chunk before `active` that is not whole on the device."""
+        """Begin at the oldest chunk before `active` that is not whole on the device, or has lost its checksums."""
         first = active
         while first > 1 and not self._is_durable(first - 1):
             first -= 1
-        self._at = first
+        recent = range(max(1, first - MOST_BEHIND - 2), first)  # more were never behind a sync
+        self._at = next((chunk_id for chunk_id in recent if not self._has_sums(chunk_id)), first)
         _clerk.add(self)
+
+    def _has_sums(self, chunk_id: int) -> bool:
+        """Whether a sealed chunk has all its checksums: a power cut may have taken them and left the records."""
+        try:
+            segment = Segment.open(self._directory, sums_name(chunk_id), fmt.CHECKSUMS, self._feed.ids)
+        except FileNotFoundError:
+            return not self._directory.exists(chunk_name(chunk_id))  # retained away
+        except CorruptFileError:
+            return False
+        word = segment.words[fmt.COMMIT]
+        segment.close()
+        return word >= fmt.SEALED
 
     def _is_durable(self, chunk_id: int) -> bool:
         try:
@@ -164,24 +177,30 @@ class Keeper:
         OSError, CorruptFileError
             A file could not be opened: no sync was tried, try again.
         """
-        self.catch_up()
-        with self._sync_lock:
-            if self._is_closed:
-                return
-            self._refuse()
-            for chunk_id, _ in list(self._sealed):
-                self._sync_chunk(chunk_id)
-                self._sealed.pop(0)
-            chunk_id = self._at
-            while self._sync_chunk(chunk_id):  # what has no checksum yet is brought there too
-                chunk_id += 1
+        chunk_id = 0
+        while True:  # a writer may seal more meanwhile
+            self.catch_up()
+            with self._sync_lock:
+                if self._is_closed:
+                    return
+                self._refuse()
+                chunk_id = max(chunk_id, self._at)  # before the list: another thread may catch up meanwhile
+                for sealed, _ in list(self._sealed):
+                    self._sync_chunk(sealed, sums=True)
+                    self._sealed.pop(0)
+                if not self._sync_chunk(chunk_id):  # what has no checksum yet is brought there too
+                    return
+            chunk_id += 1
 
     def _refuse(self) -> None:
         if self._failure is not None:
             raise SyncFailedError(self._failure)
 
-    def _sync_chunk(self, chunk_id: int) -> bool:
-        """Sync a chunk with its marks and checksums, then say that it is durable. Whether there is one after it."""
+    def _sync_chunk(self, chunk_id: int, sums: bool = False) -> bool:
+        """Sync a chunk with its marks and checksums, then say that it is durable. Whether there is one after it.
+
+        `sums`: its checksums may be newer than its last sync.
+        """
         try:
             segment = Segment.open(self._directory, chunk_name(chunk_id), fmt.CHUNK, self._feed.ids, writable=True)
         except FileNotFoundError:  # retained away
@@ -190,8 +209,10 @@ class Keeper:
             word = segment.words[fmt.COMMIT]
             self._sync_file(index_name(chunk_id))  # a mark may be new where no record is
             # Of an empty one too, once: after a power cut a chunk that is not there is taken for one that was lost.
-            if segment.words[fmt.DURABLE] != word or (not word and self._newest != chunk_id):
+            is_new = segment.words[fmt.DURABLE] != word or (not word and self._newest != chunk_id)
+            if sums or is_new:
                 self._sync_file(sums_name(chunk_id))
+            if is_new:
                 self._final(lambda: sync(segment.fd))
                 self._final(self._directory.sync)
                 segment.words[fmt.DURABLE] = word
@@ -251,7 +272,7 @@ class Keeper:
         with self._sync_lock:
             if self._sealed and not self._is_closed:
                 self._refuse()
-                self._sync_chunk(self._sealed[0][0])
+                self._sync_chunk(self._sealed[0][0], sums=True)
                 self._sealed.pop(0)
 
     def close(self) -> None:

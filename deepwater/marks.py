@@ -18,8 +18,7 @@ KINDS = {"snapshot": (SNAPSHOT,), "gap": (GAP, DROPPED), "session": (b"session",
 
 def marks(chain: Chain, kind: str | None = None) -> Marks:
     """All marks that count now, by position; of one kind if asked. A copy of dtype `MARK_DTYPE`."""
-    end = chain.refresh()
-    found = [_marks_of(chain, k, end) for k in range(len(chain))]
+    found = chain.answer(lambda _: [_marks_of(chain, k, chain.end) for k in range(len(chain))])
     return of_kind(np.concatenate(found) if found else none(), kind)
 
 
@@ -85,6 +84,10 @@ def _gone(chain: Chain, after: int, chunk_id: int | None) -> ChunkGoneError:
 
 def latest_snapshot(chain: Chain, stop: int) -> tuple[int, int] | None:
     """``(position, count)`` of the last snapshot that lies wholly below position `stop`; None if there is none."""
+    return chain.answer(lambda _: _latest_snapshot(chain, stop))
+
+
+def _latest_snapshot(chain: Chain, stop: int) -> tuple[int, int] | None:
     for index in reversed(range(len(chain))):
         if chain.base(index) >= stop:
             continue

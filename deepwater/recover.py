@@ -77,8 +77,9 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     assert isinstance(chunk, WritableChunk)
     _refuse_links(chunk)
     if proven is not None:
-        _cut(directory, chunk, proven)
+        chunk.take_back(proven)
     if not chunk.is_of_now:
+        _cut_sums(directory, chunk)
         _drop_damaged_marks(directory, feed, chunk_id)
     marks = MarkIndex(directory, chunk_id, feed.ids)
     marks.drop_beyond(chunk.base + chunk.state()[0])
@@ -182,12 +183,11 @@ def _drop_damaged_marks(directory: Directory, feed: Feed, chunk_id: int) -> None
     marks.close()
 
 
-def _cut(directory: Directory, chunk: WritableChunk, proven: int) -> None:
-    """Make the proven records all that the chunk holds."""
-    chunk.take_back(proven)
+def _cut_sums(directory: Directory, chunk: WritableChunk) -> None:
+    """Forget the checksums of records that the chunk does not hold: those may have come to the device alone."""
     sums = ChunkSums(directory, chunk.segment)
     try:
-        sums.cut(proven)
+        sums.cut(chunk.state()[0])
     except StorageFullError:
         directory.remove(sums_name(chunk.id))
     finally:

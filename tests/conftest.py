@@ -9,7 +9,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 
 from check_kit import pruned, sound, store  # noqa: F401  # fixtures for everyone
-from fault_table import FaultTable
+from fault_table import FaultTable, Trials
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,6 +92,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def tmp_store(tmp_path: Path) -> Path:
     """Return a path for a store; nothing is there yet."""
     return tmp_path / "store"
+
+
+# ------------------------------------------------------------------------------------------ faults
+
+
+@pytest.fixture
+def scale(request: pytest.FixtureRequest) -> int:
+    """How many times the bounded number of trials."""
+    return request.config.getoption("--fault-scale")
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest) -> Callable[[str, str], Trials]:
+    """``with fault("F1", "a writer is killed") as trials: ...`` counts for the table."""
+    return lambda number, what: Trials(request.node, number, what)
 
 
 # ------------------------------------------------------------------------------------------ leaks

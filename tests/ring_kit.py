@@ -16,7 +16,8 @@ import numpy as np
 PERIOD = 262_147
 FIELDS = [{"name": name, "type": "uint64"} for name in ("ts_us", "a", "b", "c", "d", "e", "f", "g")]
 SIZE = 64
-COUNTERS = ("accepted", "wrong", "lost", "laps", "overlaps", "position", "batches", "raised", "done", "started")
+COUNTERS = ("accepted", "wrong", "lost", "laps", "overlaps", "position", "batches", "raised", "done", "started",
+            "edges")  # fmt: skip
 
 
 def spec(capacity: int, name: str = "RING") -> dict[str, Any]:

@@ -355,6 +355,31 @@ with Platform(sys.argv[1]) as dw, dw.create_writer("F") as writer:
     assert said(verify(tmp_store)) == []
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["made again", "deleted"])
+def test_a_feed_that_is_deleted_while_it_is_checked_is_not_damaged(
+    tmp_store: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """The rows of the store's registry were read before; then the feed of that name is another one, or none."""
+    with Platform(tmp_store) as dw:
+        dw.create_feed(SPEC)
+        dw.write("F", records(0, 50))
+        lives = []
+
+        def walk(*args: Any) -> Any:
+            if not lives:
+                dw.delete_feed("F")
+                if there:
+                    dw.create_feed(SPEC)
+                    dw.write("F", records(0, 30))
+            lives.append(args[-1])
+            return check_feed.walk(*args)
+
+        monkeypatch.setattr("deepwater.check.walk", walk)
+        report = verify(tmp_store)
+        assert said(report) == []
+        assert report.records == (30 if there else 0) and len(lives) == (2 if there else 1)
+
+
 @pytest.mark.faults
 def test_after_a_kill_there_are_notes_and_warnings_and_no_damage(tmp_store: Path) -> None:
     with Platform(tmp_store) as dw:

@@ -21,6 +21,7 @@ import pytest
 import model
 from deepwater import CorruptFileError, DurabilityError, Platform, checksums, chunk, keeper
 from deepwater import format as fmt
+from deepwater.check import verify
 from deepwater.chunk import WritableChunk
 from deepwater.index import UNKNOWN
 from deepwater.keeper import Keeper
@@ -504,6 +505,153 @@ def test_a_flush_reaches_the_end_although_no_checksum_can_be_stored(
                 assert writer.flush() == first + 30 == durable(dw)
         writer._keeper.catch_up()
         assert writer._keeper.at == writer._chunk.id
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_a_chunk_sealed_while_older_ones_are_synced_is_not_passed_over(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper's thread flushes; the writer, far ahead, catches up with the checksums meanwhile."""
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        writer.write_batch(batch(0, 25))
+        sync_chunk, order = keeper.Keeper._sync_chunk, []
+
+        def slow(self: keeper.Keeper, chunk_id: int, **options: bool) -> bool:
+            order.append(chunk_id)
+            if len(order) == 1:
+                writer.write_batch(batch(25, 30))
+                self.catch_up()
+            return sync_chunk(self, chunk_id, **options)
+
+        monkeypatch.setattr(keeper.Keeper, "_sync_chunk", slow)
+        writer._keeper.flush()
+        assert order == sorted(order) and set(order) == {1, 2, 3}
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_a_long_flush_brings_the_checksums_of_each_chunk_it_passes(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush that meets ever more chunks of a fast writer: none is left durable with checksums only in memory."""
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        sync_file, synced, sync_chunk = keeper.Keeper._sync_file, [], keeper.Keeper._sync_chunk
+
+        def note(self: keeper.Keeper, name: str) -> None:
+            if (self._directory.exists(name)) and name.endswith(".crc"):
+                word = (Path(dw.base_path) / "data" / "F" / name).read_bytes()[4096 : 4096 + 8]
+                synced.append((name, word[7] >> 7))
+            sync_file(self, name)
+
+        def chased(self: keeper.Keeper, chunk_id: int, **options: bool) -> bool:
+            if chunk_id < 8:
+                writer.write_batch(batch(writer.end, 20))
+            return sync_chunk(self, chunk_id, **options)
+
+        monkeypatch.setattr(keeper.Keeper, "_sync_file", note)
+        monkeypatch.setattr(keeper.Keeper, "_sync_chunk", chased)
+        writer.write_batch(batch(0, 25))
+        writer._keeper.flush()
+        assert {(f"chunk_{k:08d}.crc", 1) for k in range(1, writer.chunk_id)} <= set(synced)
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_what_covered_the_tail_of_lost_records_is_forgotten(dw: Platform, reboot: Callable[[], None]) -> None:
+    """The header has come to the device with its count and its tail slots, the records have not."""
+    dw.create_feed({**SPEC, "chunk_size_bytes": 16 * 60})
+    path = Path(dw.base_path) / "data" / "F" / "chunk_00000001.bin"
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 6))
+    writer.flush()
+    early = path.read_bytes()
+    writer.write_batch(batch(6, 4))
+    writer._keeper.catch_up()
+    late = path.read_bytes()
+    writer.close()
+    path.write_bytes(late[:16384] + early[16384:])
+    reboot()
+    others = batch(6, 5)
+    others["ts_us"] += np.uint64(1)
+    with pytest.warns(UserWarning, match="4 records from position 6"), dw.create_writer("F") as writer:
+        writer.write_batch(others)
+    assert verify(dw.base_path).findings == []
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+@pytest.mark.parametrize("late", [30, 20], ids=["sealed", "some blocks"])
+def test_checksums_of_records_that_were_lost_are_forgotten(
+    dw: Platform, reboot: Callable[[], None], late: int
+) -> None:
+    """The kernel had written the file of checksums, and of the chunk only what was flushed: all of that is sure."""
+    dw.create_feed({**SPEC, "chunk_size_bytes": 16 * 24})
+    path = Path(dw.base_path) / "data" / "F" / "chunk_00000001.bin"
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 6))
+    writer.flush()
+    on_device = path.read_bytes()
+    writer.write_batch(batch(6, late - 6))
+    writer._keeper.catch_up()
+    sums = path.with_suffix(".crc").read_bytes()
+    writer.close()
+    path.write_bytes(on_device)
+    path.with_suffix(".crc").write_bytes(sums)
+    for name in ("chunk_00000002.bin", "chunk_00000002.crc", "F.reg"):
+        (path.parent / name).unlink(missing_ok=True)
+    reboot()
+    others = batch(6, 20)
+    others["ts_us"] += np.uint64(1)
+    with dw.create_writer("F") as writer:
+        assert writer.end == 6
+        writer.write_batch(others)
+    assert verify(dw.base_path).findings == []
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_checksums_that_came_after_their_records_were_durable_are_brought_to_the_device(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr("deepwater.checksums.ChunkSums.open", lambda self: refuse_space())
+            writer.write_batch(batch(0, 50))
+            assert writer.flush() == 50
+        synced, sync = [], keeper.sync
+
+        def note(fd: int) -> None:
+            synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+            sync(fd)
+
+        monkeypatch.setattr(keeper, "sync", note)
+        writer._keeper.catch_up()
+        writer.flush()
+        assert {"chunk_00000001.crc", "chunk_00000002.crc"} <= set(synced)
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+@pytest.mark.parametrize("how", ["gone", "zeros", "not sealed"])
+def test_checksums_that_a_power_cut_took_from_durable_chunks_are_made_again(dw: Platform, how: str) -> None:
+    dw.create_feed(SPEC)
+    with dw.create_writer("F") as writer:
+        writer.write_batch(batch(0, 70))
+    for path in (Path(dw.base_path) / "data" / "F").glob("chunk_0000000[23].crc"):
+        if how == "gone":
+            path.unlink()
+        elif how == "zeros":
+            path.write_bytes(bytes(path.stat().st_size))
+        else:
+            model.poke(path, 4096, bytes(8))
+    assert how == "gone" or verify(dw.base_path).code
+    with dw.create_writer("F") as writer:
+        writer.write_batch(batch(70, 1))
+    assert verify(dw.base_path).findings == []
 
 
 def refuse_space() -> None:

@@ -670,3 +670,28 @@ def test_flush_beside_a_prune_goes_on(dw: Platform, monkeypatch: pytest.MonkeyPa
             assert writer.flush() == 95
         assert writer.write_batch(model.checked_records(95, 3, 2)) == 95
     assert dw.describe_feed("F")["durable"] == 98
+
+
+@pytest.mark.parametrize("what", ["marks", "snapshots", "gaps", "describe"])
+def test_marks_asked_for_while_retention_lets_chunks_go_are_those_that_are_left(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    with dw.create_writer("F") as writer:
+        for k in range(6):
+            writer.write_batch(model.checked_records(10 * k, 10, k, True), create_index=True)
+            writer.mark_gap(1)
+    reader, real, pruned = dw["F"], chain.Chain.may_be_torn, []
+
+    def meanwhile(self: chain.Chain, index: int) -> bool:
+        if not pruned:
+            pruned.append(dw.prune("F", max_bytes=3 * CHUNK_BYTES))
+        return real(self, index)
+
+    monkeypatch.setattr(chain.Chain, "may_be_torn", meanwhile)
+    if what == "describe":
+        about = dw.describe_feed("F")
+        assert (about["first"], about["gaps"], about["snapshots"]) == (reader.first, 6 - reader.first // 10, 3)
+    else:
+        found = getattr(reader, what)()
+        assert len(found) and found["position"].min() >= reader.first
+    assert pruned[0].chunks

@@ -379,6 +379,25 @@ def test_a_failure_at_any_step_leaves_a_writer_that_goes_on(
     assert reached_the_end and step > 3, step
 
 
+def test_a_registry_that_is_completed_after_a_kill_has_whole_rows(dw: Platform) -> None:
+    """The row of the last sealed chunk is missing, as after a kill between seal and row: then all rows are valid."""
+    from deepwater.check import verify
+    from deepwater.feed_registry import row_layout
+
+    with dw.create_writer("F") as writer:
+        writer.write_batch(model.checked_records(0, 55, 1))
+    path, size = feed_path(dw) / "F.reg", row_layout(1).record_size
+    rows = path.read_bytes()[16384 : 16384 + 5 * size]
+    model.poke(path, 16384 + 4 * size, bytes(size))
+    model.poke(path, 4096, (4).to_bytes(8, "little"))
+    with dw.create_writer("F") as writer:
+        dirty = [np.full(5 * size, 255, np.uint8) for _ in range(16)]  # what memory of that size holds next
+        del dirty
+        writer.write_batch(model.checked_records(55, 1, 2))
+    assert path.read_bytes()[16384 : 16384 + 5 * size] == rows
+    assert verify(dw.base_path).code == 0
+
+
 def test_a_write_interrupted_after_its_store_is_there_and_its_chunk_is_registered_later(
     dw: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

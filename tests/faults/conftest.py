@@ -9,30 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from fault_table import Trials
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "faults" in item.path.parts:
             item.add_marker("faults")
-
-
-@pytest.fixture
-def scale(request: pytest.FixtureRequest) -> int:
-    """How many times the bounded number of trials."""
-    return request.config.getoption("--fault-scale")
-
-
-@pytest.fixture
-def fault(request: pytest.FixtureRequest) -> Callable[[str, str], Trials]:
-    """``with fault("F1", "a writer is killed") as trials: ...`` counts for the table."""
-    return lambda number, what: Trials(request.node, number, what)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Follows a ring and checks every record: ``base feed board own_board wanted pace mode seed [nocheck]``.
+"""Follows a ring, or a feed with chunks, and checks every record.
 
-`mode` is "follow" (with on_lap skip), "raise" (LappedError is caught and counted) or "look" (latest, rows, read,
-borrow and as-of at random). `pace`: seconds to sleep now and then. With ``nocheck`` copies are not checked after they
-were made: the test that this worker serves must then see wrong records.
+``base feed board own_board wanted pace mode seed [nocheck]``. `mode` is "follow" (with on_lap skip), "raise"
+(LappedError is caught and counted), "look" (latest, rows, read, borrow and as-of at random) or "anew" (opens the feed
+again and again, and reads some of it). `pace`: seconds to sleep now and then. With ``nocheck`` copies are not checked
+after they were made: the test that this worker serves must then see wrong records.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def follow(reader):
                 own["batches"] += 1
                 check(records, int(follower.position) - len(records))
                 own["lost"], own["position"] = follower.lost, int(follower.position)
+                own["edges"] += follower.position == reader.end
                 if own["accepted"] >= int(wanted):
                     own["done"] = 1  # it is the test that ends the run
                 pause += 1
@@ -100,5 +102,26 @@ def look(reader):
     print("0 0 0")
 
 
-with Platform(base).create_reader(feed) as reader:
-    (look if mode == "look" else follow)(reader)
+def open_anew():
+    print("ready 0", flush=True)
+    while not board["done"]:
+        with Platform(base) as dw, dw[feed] as reader:
+            first, end = reader.first, int(reader.end)
+            n = int(rng.integers(1, 200_000))
+            at = int(rng.integers(first, max(first + 1, end)))
+            for window in (reader.latest(n), reader.rows(at, at + n), reader.rows(max(first, end - n // 10), end)):
+                position = window.position
+                for records in window:
+                    check(records, position)
+                    position += len(records)
+                own["batches"] += 1
+            own["edges"] += reader.end > end  # it was being written
+        own["started"] += 1
+    print("0 0 0")
+
+
+if mode == "anew":
+    open_anew()
+else:
+    with Platform(base).create_reader(feed) as reader:
+        (look if mode == "look" else follow)(reader)
