@@ -107,7 +107,7 @@ MUTANTS = [
            "                segment.words[fmt.DURABLE] = word\n                self._final(lambda: sync(segment.fd))\n                self._final(self._directory.sync)\n",
            DURABLE, r"> +assert chunks == "),
     Mutant("sync the newest chunk only", "keeper.py",
-           "            for chunk_id, _ in list(self._sealed):\n", "            for chunk_id, _ in []:\n", FLUSHED, r"> +assert durable_words\(dw\) == "),
+           "                for sealed, _ in list(self._sealed):\n", "                for sealed, _ in []:\n", FLUSHED, r"> +assert durable_words\(dw\) == "),
     Mutant("try a failed sync again", "keeper.py",
            "        if self._failure is not None:\n            raise SyncFailedError(self._failure)\n", "        pass\n",
            "tests/test_durability.py::test_a_flush_before_the_writer_was_told_of_a_failed_sync_is_refused", "DID NOT RAISE DurabilityError"),
