@@ -386,7 +386,7 @@ class Chain:
                 f"held is {oldest.position}: read from there, or keep more (the setting retain)",
                 feed=self.feed, chunk_id=chunk_id, first=oldest.position,
             )  # fmt: skip
-        return self._corrupt(chunk_id, f"chunk {chunk_id} is missing; restore it from a copy")
+        return self._corrupt(chunk_id, f"chunk {chunk_id} is missing; restore it from a copy, or see deepwater repair")
 
     def base(self, index: int) -> int:
         """Position of the first record of a chunk."""

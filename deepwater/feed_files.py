@@ -109,7 +109,7 @@ def read_settings(directory: Directory) -> Settings:
     except FileNotFoundError:
         if not directory.exists(LAYOUT):  # a delete takes that one first
             raise FeedNotFoundError(f"the feed of {directory.path} was deleted just now") from None
-        raise _corrupt(path, "it is missing: restore it from a copy") from None
+        raise _corrupt(path, "it is missing: restore it from a copy, or see deepwater repair") from None
     except SchemaError as error:
         raise _corrupt(path, str(error)) from error
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 import sys
 import uuid
@@ -260,8 +261,6 @@ class Directory:
 
 def more_descriptors() -> None:
     """Raise this process's limit of open files as far as it may: a mapping takes one each before Python 3.13."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
@@ -270,8 +269,6 @@ def more_descriptors() -> None:
 
 def mappings_to_keep(most: int) -> int:
     """How many mappings one reader should keep, at most `most`: not all of the open files this process may have."""
-    import resource
-
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or sys.version_info >= (3, 13):  # a mapping takes no descriptor there
         return most

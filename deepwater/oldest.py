@@ -89,4 +89,5 @@ def _crc(about: dict[str, object]) -> int:
 
 
 def _corrupt(path: str, reason: str) -> CorruptFileError:
-    return CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason)
+    way_out = "restore it from a copy, or see deepwater repair"
+    return CorruptFileError(f"{path}: {reason}; {way_out}", path=path, reason=reason)

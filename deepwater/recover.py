@@ -43,6 +43,7 @@ from deepwater.index import DROPPED, UNKNOWN, MarkIndex, index_name, pack_mark
 from deepwater.oldest import ALL, Oldest, read_oldest
 from deepwater.timestamps import now_us
 
+_WAY_OUT = "restore it from a copy, or see deepwater repair"
 _INDEX = re.compile(r"chunk_(\d{8,19})\.(?:idx|crc)")
 
 
@@ -252,7 +253,7 @@ def _open(directory: Directory, feed: Feed, chunk_id: int, base: int | None) -> 
             return None
         why = f"chunk {chunk_id - 1} is sealed, so there was one" if chunk_id > 1 else "later ones are there"
         reason = f"chunk {chunk_id} is missing: {why}"
-        raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason) from None
+        raise CorruptFileError(f"{path}: {reason}; {_WAY_OUT}", path=path, reason=reason) from None
     if chunk is not None and base is not None and chunk.base != base:
         reason = f"begins at position {chunk.base}, expected position {base}, the end of the chunk before"
         raise CorruptFileError(f"{path}: {reason}", path=path, reason=reason)
@@ -274,7 +275,7 @@ def _refuse_orphan_index(directory: Directory) -> None:
     for name in directory.names():
         if _INDEX.fullmatch(name):
             path, reason = directory.name_of(name), "its chunk is missing"
-            raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason)
+            raise CorruptFileError(f"{path}: {reason}; {_WAY_OUT}", path=path, reason=reason)
 
 
 def _remove_temporaries(directory: Directory, feed: str) -> None:

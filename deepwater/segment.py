@@ -365,7 +365,8 @@ def read_header(fd: int, size: int, path: str) -> tuple[fmt.Identity, fmt.Static
     wrong = size < identity.file_size or size % fmt.PAGE if identity.kind in fmt.GROWING else size != identity.file_size
     if wrong:
         reason = f"{size} bytes, the header says {identity.file_size}: the file was cut or extended"
-        raise CorruptFileError(f"{path}: {reason}; restore it from a copy", path=path, reason=reason)
+        way_out = "restore it from a copy, or see deepwater repair"
+        raise CorruptFileError(f"{path}: {reason}; {way_out}", path=path, reason=reason)
     end = identity.static_offset + identity.static_size
     if end > len(head):
         head = os.pread(fd, end, 0)

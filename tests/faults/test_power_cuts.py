@@ -19,8 +19,10 @@ from deepwater import Platform, keeper
 from deepwater import format as fmt
 from deepwater.index import UNKNOWN
 from deepwater.keeper import Keeper
+from fault_table import Trials
 from faults.power import Device
 
+Fault = Callable[[str, str], Trials]
 STORIES = int(os.environ.get("POWER_STORIES", "120"))
 CUTS_A_STORY = 84
 FIELDS = [{"name": name, "type": "uint64"} for name in ("ts_us", "other_us", "position", "check")]
@@ -141,9 +143,25 @@ def live_through(base: Path, seed: int, monkeypatch: pytest.MonkeyPatch, see: Ca
 @pytest.mark.faults
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("part", range(4))
-def test_a_feed_comes_back_as_a_prefix_with_all_that_was_flushed(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+def test_a_feed_comes_back_as_a_prefix_with_all_that_was_flushed(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault, scale: int, part: int
+) -> None:
+    """F5. Each page of a feed's files comes back as it was at any moment since its last sync.
+
+    What must be seen: a prefix of what was written, with all that a flush or a close promised; the next writer goes on.
+    """
+    with fault("F5", f"simulated power cuts, part {part + 1} of 4") as row:
+        trials, beyond = cut_power(monkeypatch, range(part, STORIES * scale, 4))
+        row.done(trials)
+        row.note(with_more_than_was_flushed=beyond)
+        assert trials >= STORIES * scale // 4 * CUTS_A_STORY
+        assert beyond > trials // 50, "checksums proved next to nothing: the model is too weak"
+
+
+def cut_power(monkeypatch: pytest.MonkeyPatch, seeds: range) -> tuple[int, int]:
+    """Cut the power of stories; how often, and how often more came back than was flushed."""
     trials = beyond = 0
-    for seed in range(part, STORIES, 4):
+    for seed in seeds:
         base = Path(tempfile.mkdtemp(dir="/dev/shm"))
         try:
             count = 0
@@ -165,9 +183,7 @@ def test_a_feed_comes_back_as_a_prefix_with_all_that_was_flushed(monkeypatch: py
             live_through(base / "store", seed, monkeypatch, see)
         finally:
             shutil.rmtree(base, ignore_errors=True)
-    print(f"{trials} power cuts, {beyond} with proven records beyond the last flush")
-    assert trials >= STORIES // 4 * CUTS_A_STORY
-    assert beyond > trials // 50, "checksums proved next to nothing: the model is too weak"
+    return trials, beyond
 
 
 @pytest.mark.faults
