@@ -385,3 +385,11 @@ class WritableChunk(Chunk):
         words[at + fmt.MIN] = low
         words[at + fmt.MAX] = high
         words[at + fmt.UNSORTED] = 1
+
+    def narrow(self, clock: int) -> None:
+        """Take back what a write that failed said of a clock, of which nothing needs to be said yet."""
+        at = fmt.CLOCKS + fmt.CLOCK_WORDS * clock
+        words = self.segment.words
+        for word in (fmt.UNSORTED, fmt.MIN, fmt.MAX):
+            if words[at + word]:
+                words[at + word] = 0
