@@ -309,9 +309,9 @@ class Platform:
         Parameters
         ----------
         verify : bool
-            Compare each chunk with its checksums when this reader first maps it (a CRC-32 of all it holds): of the one that is
-            appended to what has a checksum by then. Records that are not what was written are a CorruptFileError that
-            says which. Rings have no checksums: there it is a SchemaError.
+            Compare each chunk with its checksums when this reader first maps it (a CRC-32 of all it holds): of the one
+            that is appended to what has a checksum by then. Records that are not what was written are a
+            CorruptFileError that says which. Rings have no checksums: there it is a SchemaError.
 
         Raises
         ------
