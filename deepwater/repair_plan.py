@@ -285,7 +285,7 @@ class _Chunks:
             return count
         said = {finding.code for finding in self._wrong.get(chunk_name(chunk_id), ())}
         count = chunk.word & fmt.COUNT_MASK
-        if count <= self._capacity(chunk) and not said & {"durable", "header", "static", "commit"}:
+        if count <= self._capacity(chunk) and not said & {"durable", "header", "static", "commit", "tail-slot"}:
             return count
         proven = covered(self._directory, chunk, self._size, self._offset(chunk))
         if proven <= count <= self._capacity(chunk):
@@ -334,8 +334,8 @@ class _Chunks:
         bad = set(found.bad if found is not None and facts.count == chunk.count else self._bad_blocks(facts, chunk))
         there = max(0, facts.size - self._offset(facts)) // self._size
         is_older = facts.identity is not None and facts.seal is None and not facts.sealed  # a copy from before its end
-        here = min(chunk.count, there, (facts.count if is_older else 0) or chunk.count)
         proven = covered(self._directory, facts, self._size, self._offset(facts)) if is_older else 0
+        here = min(chunk.count, there, max(proven, facts.count if is_older else 0) or chunk.count)
         spans = [(max(proven, k * block), min(here, (k + 1) * block)) for k in sorted(bad)]
         if here < chunk.count:
             spans.append((here, chunk.count))
