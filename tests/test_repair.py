@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from check_kit import DTYPE, ROWS, build, feed, flip, records, said, spoil
+from check_kit import DTYPE, ROWS, SPEC, build, feed, flip, records, said, spoil
 from deepwater import FeedLockedError, FeedNotFoundError, Platform
 from deepwater import format as fmt
 from deepwater.check import verify
@@ -238,6 +239,39 @@ def test_blocks_all_over_the_feed(store: Path) -> None:
     goes_on(store, CHUNKS * ROWS)
 
 
+@pytest.mark.parametrize("row", [600, 2600])
+def test_a_snapshot_that_reaches_into_a_chunk_with_losses_is_not_offered(tmp_path: Path, row: int) -> None:
+    """Its mark stands in the chunk before; cut off, it would come again with the next records."""
+    path = tmp_path / "store"
+    with Platform(path) as dw:
+        dw.create_feed({**SPEC, "chunk_size_bytes": 1000 * DTYPE.itemsize})
+        with dw.create_writer("F") as writer:
+            writer.write_batch(records(0, 100), create_index=True)
+            writer.write_batch(records(100, 2900), create_index=True)
+            writer.write_batch(records(3000, 500))
+    number, at = (1, row) if row < 1000 else (3, row - 2000)
+    flip(chunk(path, number), 8 * (DATA + at * DTYPE.itemsize))
+    mended(path)
+    with Platform(path) as dw, dw["F"] as reader:
+        assert reader.snapshots()["position"].tolist() == [0] * (row >= 1000)
+    goes_on(path, 3500)
+
+
+def test_a_snapshot_over_the_cut_end_of_a_feed_does_not_come_again(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with Platform(path) as dw:
+        dw.create_feed({**SPEC, "chunk_size_bytes": 2000 * DTYPE.itemsize})
+        with dw.create_writer("F") as writer:
+            writer.write_batch(records(0, 100), create_index=True)
+            writer.write_batch(records(100, 3000), create_index=True)
+    flip(chunk(path, 2), 8 * (DATA + 1000 * DTYPE.itemsize))
+    assert lost_of(mended(path)) == [(2000 + BLOCK, 3100)]
+    with Platform(path) as dw, dw.create_writer("F") as writer:
+        writer.write_batch(records(2000 + BLOCK, 3000))
+    with Platform(path) as dw, dw["F"] as reader:
+        assert reader.snapshots()["position"].tolist() == [0]
+
+
 @pytest.mark.parametrize("row", [0, 900, 1999])
 def test_the_active_chunk_is_cut_before_its_bad_block(store: Path, row: int) -> None:
     flip(chunk(store, 4), 8 * (DATA + row * DTYPE.itemsize))
@@ -409,3 +443,22 @@ def test_it_is_told_as_json(store: Path) -> None:
     assert told["applied"] is False and told["problems"] == [] and told["aside"] is None
     assert {"path", "what", "feed", "first", "stop"} == set(told["changes"][0])
     assert [(c["first"], c["stop"]) for c in told["changes"] if c["first"] is not None] == [(ROWS, ROWS + BLOCK)]
+
+
+def test_a_name_with_any_number_and_a_fifo_keep_nobody_busy(store: Path) -> None:
+    """An id of a file's name was counted up to; a FIFO in the place of layout.json was waited for."""
+    for name in ("chunk_99999999.bin", "chunk_9999999999999999.bin"):
+        (feed(store) / name).write_bytes(b"")
+        os.chmod(feed(store) / name, 0o600)
+        tracemalloc.start()
+        report, planned = verify(store), repair(store)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+        tracemalloc.stop()
+        assert report.code == 2
+        assert not planned.lost
+        (feed(store) / name).unlink()
+    layout = feed(store) / "layout.json"
+    layout.unlink()
+    os.mkfifo(layout)
+    mended(store)
+    whole(store)
