@@ -289,6 +289,8 @@ class _Chunks:
             return count
         said = {finding.code for finding in self._wrong.get(chunk_name(chunk_id), ())}
         count = chunk.word & fmt.COUNT_MASK
+        if said & {"clock-words", "not-durable", "commit"} and (end := self._before_zeros(chunk, count)) < count:
+            return end
         if count <= self._capacity(chunk) and not said & {"durable", "header", "static", "commit", "tail-slot"}:
             return count
         proven = covered(self._directory, chunk, self._size, self._offset(chunk))
@@ -297,6 +299,13 @@ class _Chunks:
         if proven % block_records(chunk, self._size) == 0 and self._is_written(chunk, proven):
             self._uncounted.add(chunk_id)  # no tail slot says where they end
         return proven
+
+    def _before_zeros(self, chunk: ChunkFacts, count: int) -> int:
+        """Where proven records end if nothing but zeros follows: then the word counts what was never written."""
+        proven, offset = covered(self._directory, chunk, self._size, self._offset(chunk)), self._offset(chunk)
+        stop = offset + min(count, self._capacity(chunk)) * self._size
+        with RawFile(self._directory, chunk_name(chunk.id)) as file:
+            return count if file.first_not_zero(offset + proven * self._size, stop) is not None else proven
 
     def _is_written(self, chunk: ChunkFacts, row: int) -> bool:
         """Whether there is something where a record would be."""

@@ -506,3 +506,26 @@ def test_a_snapshot_over_two_chunks_that_a_power_cut_took_half_of_does_not_come_
         following.close()
         with copy["F"] as reader:
             assert reader.snapshots()["position"].tolist() == [0]
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_checksums_of_records_that_a_power_cut_took_do_not_stay_in_the_file(dw: Platform, tmp_path: Path) -> None:
+    dw.create_feed({**SPEC, "chunk_size_bytes": 16 * 400})
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 1))
+    writer.flush()
+    writer.write_batch(batch(1, 100))
+    writer._keeper.catch_up()
+    shutil.copytree(dw.base_path, tmp_path / "copy")
+    model.poke(tmp_path / "copy" / "data" / "F" / "chunk_00000001.bin", 16384 + 16 * 9, bytes(16 * 80))
+    writer.close()
+    with Platform(tmp_path / "copy") as copy:
+        with pytest.warns(UserWarning, match="93 records from position 8"):
+            following = copy.create_writer("F")
+        following.write_batch(batch(8, 5))
+        following.resize_chunk_size(16 * 100)
+        following.flush()
+        report = verify(copy.base_path)
+        assert report.code == 0, report.findings
+        following.close()
