@@ -114,7 +114,7 @@ def plan_feed(
     if facts.feed is None:
         plan.problem = "nothing says what its records are: restore layout.json from a copy"
         return plan
-    if facts.feed.settings.persist:
+    if facts.feed.settings.persist and wrong:  # of a sound feed a live writer may have changed what was looked at
         _Chunks(directory, facts, records, wrong, rows, plan).plan()
     if registry_name(facts.feed.name) in wrong:
         plan.registry = _what(wrong[registry_name(facts.feed.name)])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from check_kit import DTYPE, ROWS, SPEC, build, feed, flip, records, said, spoil
-from deepwater import FeedLockedError, FeedNotFoundError, Platform
+from deepwater import FeedLockedError, FeedNotFoundError, Platform, check, check_feed
 from deepwater import format as fmt
 from deepwater.check import verify
 from deepwater.repair import Repair, repair
@@ -421,6 +421,38 @@ def test_it_needs_the_feeds_lock_and_says_what_it_is_asked_about(store: Path, tm
     with pytest.raises(FeedNotFoundError, match="no store"):
         repair(tmp_path / "nothing")
     assert repair(store, ["F"], apply=True).code == 0
+
+
+def test_a_rotation_beside_it_is_no_loss(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest chunk was sealed when it was looked at, and the one after it was not there when names were listed."""
+    with Platform(store) as dw, dw.create_writer("F") as writer:
+        real = check_feed._walk
+
+        def beside(*args: Any) -> Any:
+            facts, out = real(*args)
+            writer._guarded(writer._rotate)
+            facts.chunks[-1].word |= fmt.SEALED
+            return facts, out
+
+        monkeypatch.setattr(check_feed, "_walk", beside)
+        for apply in (False, True):
+            done = repair(store, apply=apply)
+            assert (done.changes, done.problems) == ([], [])
+
+
+def test_a_feed_that_is_deleted_beside_it_is_no_finding(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Platform(store) as dw:
+        dw.create_feed({**SPEC, "feed_name": "G"})
+        real = check.row_checks
+
+        def beside(rows: Any) -> Any:  # the rows are read, the directories are not listed yet
+            if "G" in dw.list_feeds():
+                dw.delete_feed("G")
+            return real(rows)
+
+        monkeypatch.setattr(check, "row_checks", beside)
+        assert said(verify(store)) == []
+        assert dw.list_feeds() == ["F"]
 
 
 def test_what_cannot_be_mended_is_said(store: Path) -> None:
