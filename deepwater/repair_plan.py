@@ -294,7 +294,7 @@ class _Chunks:
         if count <= self._capacity(chunk) and not said & {"durable", "header", "static", "commit", "tail-slot"}:
             return count
         proven = covered(self._directory, chunk, self._size, self._offset(chunk))
-        if proven <= count <= self._capacity(chunk):
+        if proven <= count <= self._capacity(chunk) and (count or chunk.size > self._offset(chunk)):
             return count
         if proven % block_records(chunk, self._size) == 0 and self._is_written(chunk, proven):
             self._uncounted.add(chunk_id)  # no tail slot says where they end
@@ -308,7 +308,9 @@ class _Chunks:
             return count if file.first_not_zero(offset + proven * self._size, stop) is not None else proven
 
     def _is_written(self, chunk: ChunkFacts, row: int) -> bool:
-        """Whether there is something where a record would be."""
+        """Whether there is something where a record would be, or the file was cut before the first."""
+        if chunk.size <= self._offset(chunk):
+            return True
         with RawFile(self._directory, chunk_name(chunk.id)) as file:
             return any(file.read(self._offset(chunk) + row * self._size, self._size))
 
