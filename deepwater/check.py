@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -23,7 +24,7 @@ import numpy as np
 
 from deepwater import format as fmt
 from deepwater.check_chunk import ChunkFacts
-from deepwater.check_feed import FeedFacts, describe_by_headers, walk
+from deepwater.check_feed import PAUSE_S, FeedFacts, describe_by_headers, walk
 from deepwater.check_records import RecordFacts, check_records
 from deepwater.chunk import static_of
 from deepwater.errors import CorruptFileError, DeepwaterError, FeedNotFoundError
@@ -125,8 +126,15 @@ def check_store(
     """Check what all feeds share. Returns what was found, the store's id, and the registry's rows by feed."""
     out = Findings()
     store_id = _check_store(out, base, data)
-    rows = _check_global(out, base, data, store_id, only)
-    return out.found, store_id, rows
+    found = Findings()
+    rows = _check_global(found, base, data, store_id, only)
+    if found.found:  # a feed may have been made or deleted meanwhile: what is wrong is found again
+        time.sleep(PAUSE_S)
+        again = Findings()
+        rows = _check_global(again, base, data, store_id, only)
+        keys = {finding.key for finding in found.found}
+        found.found = [finding for finding in again.found if finding.key in keys]
+    return out.found + found.found, store_id, rows
 
 
 def cores() -> int:

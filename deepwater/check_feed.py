@@ -39,6 +39,7 @@ from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_head
 from deepwater.settings import Settings
 
 WALKS, PAUSE_S = 6, 0.05
+MOST_MISSING = 1000
 _SIDE = re.compile(r"chunk_(\d{8,19})\.(?:bin|idx|crc)")
 
 
@@ -301,13 +302,22 @@ def _check_missing(out: Findings, directory: Directory, facts: FeedFacts) -> Non
         out.error("position", begin.path, "the feed does not begin there", offset=512, way_out=REPAIR,
                   first=begin.base, stop=begin.end, **values)  # fmt: skip
     last = max(max(have, default=0), oldest.chunk_id if oldest != ALL else 0)
-    for chunk_id in sorted(set(range(oldest.chunk_id, last + 1)) - have):
+    for chunk_id in _missing(oldest.chunk_id, sorted(have), last):
         before, after = usable.get(chunk_id - 1), usable.get(chunk_id + 1)
         first = before.end if before else oldest.position
         stop = after.base if after else first
         if not directory.exists(chunk_name(chunk_id)):
             out.error("missing", directory.name_of(chunk_name(chunk_id)), f"chunk {chunk_id} is missing",
                       way_out=f"{RESTORE}, or {REPAIR}", first=first, stop=stop)  # fmt: skip
+
+
+def _missing(first: int, have: list[int], last: int) -> list[int]:
+    """The chunks of ``first … last`` that are not there; of each run the first `MOST_MISSING` (a name says any id)."""
+    out: list[int] = []
+    for chunk_id in [*(k for k in have if k >= first), last + 1]:
+        out += range(first, min(chunk_id, first + MOST_MISSING))
+        first = chunk_id + 1
+    return out
 
 
 def _check_beyond(out: Findings, facts: FeedFacts, chunk: ChunkFacts, end: ChunkFacts) -> None:

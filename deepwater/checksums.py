@@ -247,6 +247,7 @@ class ChunkSums:
         blocks = blocks_of(count, self._block)
         if self._start < count:
             self._store([self._crc], blocks - 1)
+        self._clear(blocks)
         file.publish(blocks | fmt.SEALED)
         self.is_complete = True
 
@@ -254,7 +255,16 @@ class ChunkSums:
         """Forget the checksums beyond `count` records: what they were of is not there."""
         self.open()
         assert self._file is not None
-        self._file.publish(min(self._file.words[fmt.COMMIT] & fmt.COUNT_MASK, count // self._block))
+        kept = min(self._file.words[fmt.COMMIT] & fmt.COUNT_MASK, count // self._block)
+        self._file.publish(kept)
+        self._clear(kept)
+
+    def _clear(self, first: int) -> None:
+        """Zero the entries from `first` on: of records that a power cut took, whose chunk may be sealed before them."""
+        assert self._file is not None
+        at = self._file.identity.data_offset + first * SUM_DTYPE.itemsize
+        if any(self._file.read(at, self._file.size - at)):
+            self._file.write(at, bytes(self._file.size - at))
 
     def flush(self) -> None:
         """Bring the checksums to the device."""

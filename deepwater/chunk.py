@@ -377,7 +377,7 @@ class WritableChunk(Chunk):
             words[at + fmt.UNSORTED] = unsorted
         for offset in fmt.TAIL_OFFSETS:
             tail = fmt.parse_tail(self.segment.read(offset, fmt.TAIL_SIZE))
-            if tail is not None and tail[0] > count:  # of records that are lost
+            if tail is None or tail[0] > count:  # of records that are lost
                 self.segment.write(offset, bytes(fmt.TAIL_SIZE))
         words[fmt.DURABLE] = min(self.durable, count)
         self.segment.publish(count)
@@ -389,3 +389,11 @@ class WritableChunk(Chunk):
         words[at + fmt.MIN] = low
         words[at + fmt.MAX] = high
         words[at + fmt.UNSORTED] = 1
+
+    def narrow(self, clock: int) -> None:
+        """Take back what a write that failed said of a clock, of which nothing needs to be said yet."""
+        at = fmt.CLOCKS + fmt.CLOCK_WORDS * clock
+        words = self.segment.words
+        for word in (fmt.UNSORTED, fmt.MIN, fmt.MAX):
+            if words[at + word]:
+                words[at + word] = 0

@@ -134,9 +134,11 @@ def peeks(offsets: tuple[int, ...], size: int) -> list[Callable[[bytes | memoryv
 def _state(chunk: WritableChunk, clock: int, count: int) -> list[int]:
     """The state of a clock after `count` published records, from the header and the data."""
     if not count:
+        chunk.narrow(clock)
         return [1, 0, 0, MAX_US]
     bounds = chunk.bounds(clock, count)
     if not bounds.unsorted:
+        chunk.narrow(clock)
         return [1, 0, bounds.high, MAX_US]
     column = chunk.columns[clock][:count]
     return [0, int(column.min()), int(column.max()), bounds.high]

@@ -61,8 +61,8 @@ class Lock:
 
     @classmethod
     def take(cls, name: str, dir_fd: int | None = None) -> Lock | None:
-        """Take the lock, or return None at once when another holds it."""
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
+        """Take the lock, or return None at once when another holds it. A FIFO of that name is not waited for."""
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException as error:

@@ -25,7 +25,7 @@ import warnings
 import numpy as np
 
 from deepwater import format as fmt
-from deepwater.checksums import ChunkSums, make_sure, sums_name
+from deepwater.checksums import ChunkSums, make_sure, read_sums, sums_name
 from deepwater.chunk import (
     Chunk,
     WritableChunk,
@@ -37,7 +37,7 @@ from deepwater.chunk import (
 )
 from deepwater.errors import CorruptFileError, StorageFullError
 from deepwater.feed_files import Feed
-from deepwater.feed_registry import Rows, make_row, read_rows
+from deepwater.feed_registry import Rows, make_row, read_rows, valid_rows
 from deepwater.files import TEMPORARY, Directory
 from deepwater.index import DROPPED, UNKNOWN, MarkIndex, index_name, pack_mark
 from deepwater.oldest import ALL, Oldest, read_oldest
@@ -65,6 +65,8 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     _remove_temporaries(directory, feed.name)
     rows, active, ids, oldest = _find_end(directory, feed)
     refuse_to_end_before(directory, active.id if active is not None else _following(rows, oldest)[0], feed.ids)
+    if active is not None:
+        _refuse_lost_count(directory, feed, active)
     if active is None and (len(rows) or oldest != ALL):
         return rows, _activate_spare(directory, feed, *_following(rows, oldest))
     if active is not None and active.is_doubted:
@@ -78,6 +80,7 @@ def recover(directory: Directory, feed: Feed) -> tuple[Rows, WritableChunk | Non
     assert isinstance(chunk, WritableChunk)
     _refuse_links(chunk)
     if proven is not None:
+        _drop_cut_snapshots(directory, feed, chunk_id, chunk.base + proven)
         chunk.take_back(proven)
     if not chunk.is_of_now:
         _cut_sums(directory, chunk)
@@ -111,6 +114,28 @@ def _activate_spare(directory: Directory, feed: Feed, chunk_id: int, base: int) 
     _note_lost(directory, feed, chunk_id, base, ends_a_copy(directory, chunk_id - 1, feed.layout, feed.ids))
     create_chunk(directory, chunk_id, feed.layout, feed.ids, feed.settings.chunk_size_bytes)
     return WritableChunk.activate(directory, chunk_id, feed.layout, feed.ids, base)
+
+
+def _refuse_lost_count(directory: Directory, feed: Feed, active: Chunk) -> None:
+    """Raise if a chunk was sealed, or held more records, by what was said of it later: its word is damaged.
+
+    What a writer of another boot said of it proves nothing, but for the durable word, which is of the same sector.
+    """
+    word, durable = (active.segment.words[index] for index in (fmt.COMMIT, fmt.DURABLE))
+    was_sealed, held, count = durable >= fmt.SEALED, durable & fmt.COUNT_MASK, word & fmt.COUNT_MASK
+    if active.is_of_now:
+        sums, complete = read_sums(directory, active)
+        slots = [fmt.parse_tail(active.segment.read(offset, fmt.TAIL_SIZE)) for offset in fmt.TAIL_OFFSETS]
+        held = max(held, len(sums) * active.segment.identity.block_records, *(slot[0] for slot in slots if slot))
+        rows = valid_rows(directory, feed.name, feed.layout, feed.ids)
+        was_sealed |= complete or active.id in rows["chunk_id"]
+    reason = f"it counts {count} records, and there were {held}" if held > count else ""
+    if was_sealed and word < fmt.SEALED:
+        reason = "it was sealed, and its commit word does not say so"
+    if reason:
+        path = active.segment.path
+        active.close()
+        raise CorruptFileError(f"{path}: {reason}; see deepwater verify", path=path, reason=reason)
 
 
 def _note_dropped(directory: Directory, feed: Feed, active: Chunk, ids: list[int]) -> None:
@@ -182,6 +207,23 @@ def _drop_damaged_marks(directory: Directory, feed: Feed, chunk_id: int) -> None
     marks = MarkIndex(directory, chunk_id, feed.ids)
     marks.drop_damaged()
     marks.close()
+
+
+def _drop_cut_snapshots(directory: Directory, feed: Feed, chunk_id: int, end: int) -> None:
+    """Take back the mark of a snapshot that begins in an earlier chunk and reaches over the cut.
+
+    It would count again, with other records, once there are as many. It is the last mark before the cut.
+    """
+    for earlier in reversed([k for k in chunk_ids(directory) if k < chunk_id]):
+        marks = MarkIndex(directory, earlier, feed.ids)
+        try:
+            if marks.count:
+                marks.drop_beyond(end)
+                return
+        except CorruptFileError:  # they do not count
+            return
+        finally:
+            marks.close()
 
 
 def _cut_sums(directory: Directory, chunk: WritableChunk) -> None:

@@ -43,7 +43,7 @@ from deepwater.timestamps import now_us
 
 _OTHERS = ("permissions", "unknown", "hard-links")
 _FOREIGN = ("kind", "foreign", "wrong-id", "unreadable")
-_MOST_BYTES = 1 << 40
+_MOST_BYTES, _MOST_MISSING = 1 << 40, 100_000
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ def plan_feed(
     if facts.feed is None:
         plan.problem = "nothing says what its records are: restore layout.json from a copy"
         return plan
-    if facts.feed.settings.persist:
+    if facts.feed.settings.persist and wrong:  # of a sound feed a live writer may have changed what was looked at
         _Chunks(directory, facts, records, wrong, rows, plan).plan()
     if registry_name(facts.feed.name) in wrong:
         plan.registry = _what(wrong[registry_name(facts.feed.name)])
@@ -153,6 +153,9 @@ class _Chunks:
             if OLDEST in self._wrong:
                 self._out.problem = "its chunks are gone, and nothing says where it began: restore it from a copy"
             return
+        if len(ids) > len(self._chunks) + _MOST_MISSING:
+            self._out.problem = f"chunk {ids[-1]} is there, and chunks before it are not: move away what is another's"
+            return
         self._lay_out(ids, begin)
         if self._out.problem:
             return
@@ -163,9 +166,10 @@ class _Chunks:
         for chunk in self._out.chunks:
             self._doubt(chunk)
         self._close(self._out.chunks[-1])
+        gone = self._gone()
         for chunk in self._out.chunks:
             self._say_why(chunk)
-            self._plan_marks(chunk)
+            self._plan_marks(chunk, gone)
             if chunk.why or sums_name(chunk.id) in self._wrong:
                 self._out.sums.append(chunk.id)
 
@@ -285,17 +289,28 @@ class _Chunks:
             return count
         said = {finding.code for finding in self._wrong.get(chunk_name(chunk_id), ())}
         count = chunk.word & fmt.COUNT_MASK
-        if count <= self._capacity(chunk) and not said & {"durable", "header", "static", "commit"}:
+        if said & {"clock-words", "not-durable", "commit"} and (end := self._before_zeros(chunk, count)) < count:
+            return end
+        if count <= self._capacity(chunk) and not said & {"durable", "header", "static", "commit", "tail-slot"}:
             return count
         proven = covered(self._directory, chunk, self._size, self._offset(chunk))
-        if proven <= count <= self._capacity(chunk):
+        if proven <= count <= self._capacity(chunk) and (count or chunk.size > self._offset(chunk)):
             return count
         if proven % block_records(chunk, self._size) == 0 and self._is_written(chunk, proven):
             self._uncounted.add(chunk_id)  # no tail slot says where they end
         return proven
 
+    def _before_zeros(self, chunk: ChunkFacts, count: int) -> int:
+        """Where proven records end if nothing but zeros follows: then the word counts what was never written."""
+        proven, offset = covered(self._directory, chunk, self._size, self._offset(chunk)), self._offset(chunk)
+        stop = offset + min(count, self._capacity(chunk)) * self._size
+        with RawFile(self._directory, chunk_name(chunk.id)) as file:
+            return count if file.first_not_zero(offset + proven * self._size, stop) is not None else proven
+
     def _is_written(self, chunk: ChunkFacts, row: int) -> bool:
-        """Whether there is something where a record would be."""
+        """Whether there is something where a record would be, or the file was cut before the first."""
+        if chunk.size <= self._offset(chunk):
+            return True
         with RawFile(self._directory, chunk_name(chunk.id)) as file:
             return any(file.read(self._offset(chunk) + row * self._size, self._size))
 
@@ -334,8 +349,8 @@ class _Chunks:
         bad = set(found.bad if found is not None and facts.count == chunk.count else self._bad_blocks(facts, chunk))
         there = max(0, facts.size - self._offset(facts)) // self._size
         is_older = facts.identity is not None and facts.seal is None and not facts.sealed  # a copy from before its end
-        here = min(chunk.count, there, (facts.count if is_older else 0) or chunk.count)
         proven = covered(self._directory, facts, self._size, self._offset(facts)) if is_older else 0
+        here = min(chunk.count, there, max(proven, facts.count if is_older else 0) or chunk.count)
         spans = [(max(proven, k * block), min(here, (k + 1) * block)) for k in sorted(bad)]
         if here < chunk.count:
             spans.append((here, chunk.count))
@@ -433,16 +448,33 @@ class _Chunks:
         elif (facts.base, facts.count, facts.sealed) != (chunk.base, chunk.count, chunk.sealed) or not facts.active:
             chunk.why = "it does not continue the chunk before it"
 
-    def _plan_marks(self, chunk: ChunkPlan) -> None:
+    def _gone(self) -> list[tuple[int, int]]:
+        """Positions of what placeholders stand in for, and of all that comes after what was cut off."""
+        gone = [(chunk.base + first, chunk.base + stop) for chunk in self._out.chunks for first, stop in chunk.lost]
+        last = self._out.chunks[-1]
+        return [*gone, (last.end, 2**64)] if last.id in self._dropped or self._was_cut(last) else gone
+
+    def _was_cut(self, last: ChunkPlan) -> bool:
+        """Whether a chunk is to have fewer records than its word counts."""
+        facts = self._chunks.get(last.id)
+        return facts is not None and last.count < facts.count
+
+    def _plan_marks(self, chunk: ChunkPlan, gone: list[tuple[int, int]]) -> None:
         new, name = self._dropped.get(chunk.id, []), index_name(chunk.id)
-        if not new and name not in self._wrong:
+        is_wrong, touched = bool(new) or name in self._wrong, [span for span in gone if span[1] > chunk.base]
+        if is_wrong and not chunk.sealed:
+            touched.append((chunk.end, 2**64))
+        if not is_wrong and not touched:
             return
-        kept = []
+        kept, left_out = [], False
         for mark in whole_marks(self._directory, chunk.id):
             first, count = (int.from_bytes(mark[at : at + 8], "little") for at in (0, 16))
-            is_whole = kind_of(mark) != SNAPSHOT or not _touches(chunk, first, first + max(1, count))
+            is_whole = kind_of(mark) != SNAPSHOT or not _touches(touched, first, first + max(1, count))
+            left_out |= not is_whole
             if is_whole and chunk.base <= first <= chunk.end:
                 kept.append(mark)
+        if not is_wrong and not left_out:
+            return
         had = {mark[:8] for mark in kept if kind_of(mark) == DROPPED}
         self._out.marks[chunk.id] = kept + [mark for mark in new if mark[:8] not in had]
 
@@ -457,8 +489,6 @@ def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return out
 
 
-def _touches(chunk: ChunkPlan, first: int, stop: int) -> bool:
+def _touches(gone: list[tuple[int, int]], first: int, stop: int) -> bool:
     """Whether a snapshot has records that are lost, or cut off."""
-    lost = [(chunk.base + a, chunk.base + b) for a, b in chunk.lost]
-    cut = [] if chunk.sealed else [(chunk.end, 2**64)]
-    return any(first < b and a < stop for a, b in [*lost, *cut])
+    return any(first < b and a < stop for a, b in gone)

@@ -25,6 +25,7 @@ from deepwater.check import verify
 from deepwater.chunk import WritableChunk
 from deepwater.index import UNKNOWN
 from deepwater.keeper import Keeper
+from deepwater.repair import repair
 from faults.power import Device
 from interrupts import Interrupt
 
@@ -694,3 +695,104 @@ def test_a_lost_last_chunk_is_not_taken_for_a_copy(tmp_path: Path) -> None:
             dw["F"]
         with pytest.raises(CorruptFileError, match="chunk 2 is missing"):
             dw.create_writer("F")
+
+
+def flip(path: Path, offset: int, bit: int) -> None:
+    """Flip a bit of a file in place: it stays the file that its writer wrote."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("what", ["sealed", "count"])
+def test_a_bit_that_is_lost_from_a_commit_word_removes_nothing(dw: Platform, what: str, closed: bool) -> None:
+    """A writer came, took the chunk for the end of the feed, and removed or wrote over what was after it."""
+    dw.create_feed(SPEC)
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 50))  # 20, 20 and 10
+    writer._keeper.catch_up()
+    if not closed:
+        writer._keeper.close()  # as if it had been killed
+        writer._keeper.flush = lambda: None
+    writer.close()
+    flip(Path(dw.base_path) / "data" / "F" / f"chunk_0000000{2 if what == 'sealed' else 3}.bin",
+         4103 if what == "sealed" else 4096, 7 if what == "sealed" else 3)  # fmt: skip
+    before = model.tree(Path(dw.base_path))
+    with pytest.raises(CorruptFileError, match="see deepwater verify"):
+        dw.create_writer("F")
+    assert model.tree(Path(dw.base_path)) == before
+    assert repair(dw.base_path, apply=True).lost == []
+    assert len(held(dw)) == 50
+    dw.create_writer("F").close()
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_what_was_said_of_records_that_a_power_cut_took_is_forgotten(dw: Platform, tmp_path: Path) -> None:
+    """A tail slot of theirs was compared with the records that took their positions."""
+    dw.create_feed({**SPEC, "chunk_size_bytes": 16 * 400})
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 1))
+    writer.flush()
+    for first in (1, 2):
+        writer.write_batch(batch(first, 1))
+        writer._keeper.catch_up()
+    shutil.copytree(dw.base_path, tmp_path / "copy")
+    model.poke(tmp_path / "copy" / "data" / "F" / "chunk_00000001.bin", 16384 + 16, bytes(32))
+    writer.close()
+    with Platform(tmp_path / "copy") as copy:
+        with pytest.warns(UserWarning, match="2 records from position 1"):
+            following: Any = copy.create_writer("F")
+        following.write_batch(np.concatenate([batch(1, 1), batch(7, 1)]))
+        following._keeper.catch_up()
+        report = verify(copy.base_path)
+        assert report.code == 0, report.findings
+        following.close()
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_a_snapshot_over_two_chunks_that_a_power_cut_took_half_of_does_not_come_again(
+    dw: Platform, tmp_path: Path
+) -> None:
+    dw.create_feed(SPEC)
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 4), create_index=True)
+    writer.write_batch(batch(4, 31), create_index=True)  # 16 in the first chunk, 15 in the second
+    writer._keeper.catch_up()
+    shutil.copytree(dw.base_path, tmp_path / "copy")
+    model.poke(tmp_path / "copy" / "data" / "F" / "chunk_00000002.bin", 16384 + 16 * 8, bytes(16 * 7))
+    writer.close()
+    with Platform(tmp_path / "copy") as copy:
+        with pytest.warns(UserWarning, match="7 records from position 28"):
+            following = copy.create_writer("F")
+        following.write_batch(batch(28, 30))
+        following.close()
+        with copy["F"] as reader:
+            assert reader.snapshots()["position"].tolist() == [0]
+
+
+@pytest.mark.faults
+@pytest.mark.usefixtures("by_hand")
+def test_checksums_of_records_that_a_power_cut_took_do_not_stay_in_the_file(dw: Platform, tmp_path: Path) -> None:
+    dw.create_feed({**SPEC, "chunk_size_bytes": 16 * 400})
+    writer: Any = dw.create_writer("F")
+    writer.write_batch(batch(0, 1))
+    writer.flush()
+    writer.write_batch(batch(1, 100))
+    writer._keeper.catch_up()
+    shutil.copytree(dw.base_path, tmp_path / "copy")
+    model.poke(tmp_path / "copy" / "data" / "F" / "chunk_00000001.bin", 16384 + 16 * 9, bytes(16 * 80))
+    writer.close()
+    with Platform(tmp_path / "copy") as copy:
+        with pytest.warns(UserWarning, match="93 records from position 8"):
+            following = copy.create_writer("F")
+        following.write_batch(batch(8, 5))
+        following.resize_chunk_size(16 * 100)
+        following.flush()
+        report = verify(copy.base_path)
+        assert report.code == 0, report.findings
+        following.close()

@@ -25,9 +25,11 @@ from deepwater import (
     FeedLockedError,
     Platform,
     RecordError,
+    StorageFullError,
     keeper,
 )
 from deepwater import format as fmt
+from deepwater.check import verify
 from deepwater.segment import Segment
 from deepwater.values import Packer
 from processes import Worker
@@ -396,6 +398,40 @@ def test_a_registry_that_is_completed_after_a_kill_has_whole_rows(dw: Platform) 
         writer.write_batch(model.checked_records(55, 1, 2))
     assert path.read_bytes()[16384 : 16384 + 5 * size] == rows
     assert verify(dw.base_path).code == 0
+
+
+@pytest.mark.parametrize("rows", [5, 50])
+def test_what_a_write_that_failed_said_of_the_clocks_is_taken_back(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """The first of a chunk: its bounds were believed for all that came after it, and a read by time found nothing."""
+    dw.resize_feed("F", 100 * SIZE)
+    writer = dw.create_writer("F")
+    with monkeypatch.context() as patch:
+        patch.setattr("deepwater.index.MarkIndex.append", fails := Fails(StorageFullError("full", errno=errno.ENOSPC)))
+        with pytest.raises(StorageFullError):
+            writer.write_batch(model.checked_records(0, rows, 1)[::-1].copy(), create_index=True)
+    assert fails.calls == 1
+    later = model.checked_records(0, rows, 1)
+    later["ts_us"] += 10**9
+    writer.write_batch(later)
+    with dw["F"] as reader:
+        assert len(reader.read(int(later["ts_us"][0]), int(later["ts_us"][-1]))) == rows
+    assert verify(dw.base_path).code == 0
+    writer.resize_chunk_size(50 * SIZE)
+    assert verify(dw.base_path).code == 0
+    writer.close()
+
+
+class Fails:
+    """Stands in for a function that raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.calls = error, 0
+
+    def __call__(self, *args: Any) -> None:
+        self.calls += 1
+        raise self.error
 
 
 def test_a_write_interrupted_after_its_store_is_there_and_its_chunk_is_registered_later(
