@@ -26,21 +26,20 @@ from deepwater import format as fmt
 from deepwater.check_chunk import ChunkFacts
 from deepwater.check_feed import PAUSE_S, FeedFacts, describe_by_headers, walk
 from deepwater.check_records import RecordFacts, check_records
+from deepwater.check_rings import check_rings
 from deepwater.chunk import static_of
 from deepwater.errors import CorruptFileError, DeepwaterError, FeedNotFoundError
-from deepwater.feed_files import FORMAT, Feed, read_feed
+from deepwater.feed_files import FORMAT, Feed
 from deepwater.feed_registry import row_checks
 from deepwater.files import TEMPORARY, Directory
 from deepwater.findings import Finding, Findings, Report
 from deepwater.global_registry import GONE, LIVE, NAME, ROW_LAYOUT
 from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header
-from deepwater.ring_files import ABOUT, WAKE, SharedPlace, parse_ring_name
-from deepwater.schema import check_feed_name
+from deepwater.schema import check_feed_name, is_feed_name
 from deepwater.store import DATA, LOCK, STORE
 
 Progress = Callable[[str, int, int], None]
 """Called with the feed's name, records checked and records to check of it."""
-_FEED_HALF = 8
 _LIVES = 20
 """A feed that is made again more often while it is looked at is not checked."""
 ASIDE = "aside"
@@ -94,7 +93,7 @@ def verify(
             report.feeds += 1
         out = Findings()
         if store_id is not None:
-            _check_shared(out, base, data, store_id)
+            check_rings(out, base, data, store_id)
         report.add(out.found)
     return report
 
@@ -144,7 +143,7 @@ def cores() -> int:
 
 def feed_names(data: Directory, feeds: Iterable[str] | None) -> list[str]:
     """The feeds asked for, all if None; FeedNotFoundError if one is not there."""
-    there = [name for name in data.directories() if not name.startswith(".")]
+    there = [name for name in data.directories() if is_feed_name(name)]
     if feeds is None:
         return there
     wanted = list(dict.fromkeys(feeds))
@@ -286,8 +285,11 @@ def _check_store(out: Findings, base: Directory, data: Directory) -> bytes | Non
             out.note("temporary", base.name_of(name), "left by a process that was killed, or being written just now")
         elif name not in known:
             out.note("unknown", base.name_of(name), "none of the store's files has that name")
-    for name in (n for n in data.names() if n.startswith((".new-", ".gone-"))):
-        out.note("temporary", data.name_of(name), "a feed that is being made or deleted, or was left by a kill")
+    for name in data.names():
+        if name.startswith((".new-", ".gone-")):
+            out.note("temporary", data.name_of(name), "a feed that is being made or deleted, or was left by a kill")
+        elif not is_feed_name(name):
+            out.note("unknown", data.name_of(name), "no feed can have that name")
     return store_id
 
 
@@ -341,7 +343,7 @@ def _check_global_rows(
             out.warning("registry-row", file.path, f"row {k} is of a feed that is gone", offset=at, way_out=REPAIR)
         elif state == LIVE:
             found[name] = rows[k : k + 1]
-    feeds = sorted(name for name in there if not name.startswith(".") and (only is None or name in only))
+    feeds = sorted(name for name in there if is_feed_name(name) and (only is None or name in only))
     for name in (name for name in feeds if name not in found and good.all()):
         out.warning("registry-short", file.path, f"feed {name} has no row in it", offset=8 * fmt.COMMIT,
                     way_out=REPAIR)  # fmt: skip
@@ -349,53 +351,3 @@ def _check_global_rows(
     if beyond is not None:
         out.warning("not-zero", file.path, "bytes after the last row are not zero", offset=beyond, way_out=REPAIR)
     return found
-
-
-# --- shared memory ---------------------------------------------------------------------------------------
-
-
-def _check_shared(out: Findings, base: Directory, data: Directory, store_id: bytes) -> None:
-    """The headers of the store's rings, and what belongs to no feed."""
-    try:
-        directory = SharedPlace(base, store_id).open()
-    except FileNotFoundError:
-        return
-    except (OSError, CorruptFileError) as error:
-        reason = error.parts["reason"] if isinstance(error, CorruptFileError) else error.strerror
-        out.error("shared-memory", SharedPlace(base, store_id).path, str(reason), way_out="remove it")
-        return
-    with directory:
-        feeds = set(data.directories())
-        for name in directory.names():
-            ring = parse_ring_name(name)
-            feed = ring[0] if ring else name.removesuffix(WAKE)
-            if name == ABOUT or name.startswith(TEMPORARY):
-                continue
-            if feed not in feeds and directory.exists(name):
-                out.warning("orphan", directory.name_of(name), "its feed is gone", way_out="deepwater rings clean")
-            elif ring is not None:
-                _check_ring(out, directory, data, name, *ring)
-
-
-def _check_ring(out: Findings, directory: Directory, data: Directory, name: str, feed: str, ring_id: int) -> None:
-    try:
-        with Directory(feed, parent=data) as of_feed:
-            about = read_feed(of_feed, feed)
-        with RawFile(directory, name) as file:
-            check_access(out, file.path, file.info)
-            identity = fmt.parse_identity(file.read(0, fmt.IDENTITY_SIZE), file.path)
-            if identity.ids.incarnation[:_FEED_HALF] != about.ids.incarnation[:_FEED_HALF]:
-                out.warning("orphan", file.path, "of another life of its feed", way_out="deepwater rings clean")
-                return
-            ids = about.ids._replace(incarnation=identity.ids.incarnation)
-            check_header(out, file, fmt.RING, ids, ring_id, static_of(about.layout))
-            count, claim = file.word(fmt.COMMIT) & fmt.COUNT_MASK, file.word(fmt.CLAIM)
-            if claim < count:
-                out.error("claim", file.path, "it claims less than it published", offset=8 * fmt.CLAIM,
-                          way_out="remove the ring", expected=f"at least {count}", found=str(claim))  # fmt: skip
-    except FileNotFoundError:
-        return  # gone just now
-    except CorruptFileError as error:
-        out.error("header", directory.name_of(name), str(error.parts["reason"]), offset=0, way_out="remove the ring")
-    except (OSError, DeepwaterError):
-        return  # said of the feed

@@ -28,6 +28,11 @@ _FEED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SPEC_KEYS = ("feed_name", "mode", "fields", "ts_col")
 
 
+def is_feed_name(name: str) -> bool:
+    """Whether a feed can have that name (`check_feed_name`)."""
+    return _FEED_NAME.fullmatch(name) is not None
+
+
 def check_feed_name(name: object) -> str:
     """Return `name` if it is a feed name, else raise `FeedNameError`.
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import time
 import uuid
 from functools import lru_cache
@@ -20,11 +19,10 @@ from deepwater.global_registry import GlobalRegistry
 from deepwater.jsontext import load_json
 from deepwater.mounts import check_place
 from deepwater.ring_files import SharedPlace
-from deepwater.schema import check_feed_name
+from deepwater.schema import check_feed_name, is_feed_name
 from deepwater.wording import did_you_mean
 
 STORE, DATA, LOCK = "store.json", "data", "store.lock"
-_FEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HIDDEN = (".new-", ".gone-")
 _OLD_S = 3600
 
@@ -97,7 +95,7 @@ class Store:
 
     def names(self) -> list[str]:
         """The feeds, sorted."""
-        return [name for name in self.data.directories() if _FEED.fullmatch(name)]
+        return [name for name in self.data.directories() if is_feed_name(name)]
 
     def open(self, name: str) -> Directory:
         """The directory of a feed.

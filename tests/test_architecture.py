@@ -22,7 +22,7 @@ LINE = """
     | clocktable held part window_text window | ring chain ring_chain
     | search asof marks cuts waiting follow reader ring_reader gaps
     | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback | holder
-    | findings rawfile check_chunk check_records check_feed check evidence rewrite repair_plan repair
+    | findings rawfile check_chunk check_records check_feed check_rings check evidence rewrite repair_plan repair
     | describe feed_status retain platform shm | apps | cli
 """.replace("|", "").split()
 

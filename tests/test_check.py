@@ -22,6 +22,7 @@ from deepwater.check_chunk import check_chunk
 from deepwater.check_feed import FeedFacts
 from deepwater.files import Directory
 from deepwater.findings import Finding, Findings, Report
+from deepwater.repair import repair
 from processes import Worker, run_python
 
 
@@ -480,3 +481,10 @@ def test_a_ring_has_no_checksums(tmp_store: Path) -> None:
         dw.create_feed({**SPEC, "feed_name": "R", "persist": False, "index_playback": False})
         with pytest.raises(SchemaError, match="no checksums"):
             dw.create_reader("R", verify=True)
+
+
+def test_what_stands_among_the_feeds_and_is_none_is_a_note(store: Path) -> None:
+    (store / "data" / "lost+found").mkdir(mode=0o700)
+    report = verify(store)
+    assert [(f.severity, f.code) for f in report.findings] == [("note", "unknown")] and report.code == 0
+    assert repair(store, apply=True).changes == []
