@@ -328,10 +328,15 @@ def _check_global_rows(
     count = min(word & fmt.COUNT_MASK, fit)
     raw = file.read(identity.data_offset, count * size)
     rows = np.frombuffer(raw[: len(raw) // size * size], ROW_LAYOUT.dtype)
+    if len(rows) < count:
+        out.error("commit", file.path, "it counts more rows than there can be", offset=8 * fmt.COMMIT, way_out=REPAIR,
+                  expected=f"at most {len(rows)}", found=str(count))  # fmt: skip
     good = rows["check"] == row_checks(rows) if len(rows) else np.zeros(0, bool)
     found: dict[str, Any] = {}
     there = set(data.directories())
     for k in range(len(rows)):
+        if out.is_full(file.path):
+            break
         name = bytes(rows["name"][k]).decode("latin-1")
         at = identity.data_offset + k * size
         state = int(rows["state"][k])

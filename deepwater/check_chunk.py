@@ -25,7 +25,7 @@ from deepwater.feed_files import Feed
 from deepwater.files import Directory
 from deepwater.findings import Findings
 from deepwater.locks import may_be_alive
-from deepwater.rawfile import OWNER_OFFSET, OWNER_SIZE, REPAIR, RawFile, check_access, check_header
+from deepwater.rawfile import MOST_READ, OWNER_OFFSET, OWNER_SIZE, REPAIR, RawFile, check_access, check_header
 from deepwater.timestamps import now_us
 
 HOUR_US = 3_600_000_000
@@ -117,6 +117,8 @@ def _why(error: Exception) -> str:
 
 def _check_words(out: Findings, file: RawFile, facts: ChunkFacts, feed: Feed) -> None:
     identity = check_header(out, file, fmt.CHUNK, feed.ids, facts.id, static_of(feed.layout))
+    if identity is not None and identity.block_records * identity.record_size > MOST_READ:
+        identity = None  # said already: no number of this version
     facts.word = word = file.word(fmt.COMMIT)
     active = fmt.parse_activation(file.read(0, fmt.LIVE_OFFSET).ljust(fmt.LIVE_OFFSET, b"\0"))
     if active is not None:

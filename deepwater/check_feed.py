@@ -376,8 +376,13 @@ def _check_mark_rows(out: Findings, file: RawFile, facts: FeedFacts, chunk: Chun
     count = min(word & fmt.COUNT_MASK, fit)
     raw = file.read(index.data_offset, count * size)
     rows = np.frombuffer(raw[: len(raw) // size * size], MARK_LAYOUT.dtype)
+    if len(rows) < count:
+        out.error("commit", file.path, "it counts more marks than there can be", offset=8 * fmt.COMMIT, way_out=REPAIR,
+                  expected=f"at most {len(rows)}", found=str(count))  # fmt: skip
     good = np.ones(len(rows), bool)
     for k, row in enumerate(rows):
+        if out.is_full(file.path):
+            break
         problem = _mark_problem(raw[k * size : (k + 1) * size], row, chunk, rows[k - 1] if k and good[k - 1] else None)
         if problem:
             good[k] = False
@@ -445,10 +450,15 @@ def _check_registry_rows(out: Findings, file: RawFile, facts: FeedFacts, feed: F
                   expected=f"at most {fit}", found=str(word))  # fmt: skip
     raw = file.read(reg.data_offset, min(word & fmt.COUNT_MASK, fit) * size)
     rows = np.frombuffer(raw[: len(raw) // size * size], layout.dtype)
+    if len(rows) < min(word & fmt.COUNT_MASK, fit):
+        out.error("commit", file.path, "it counts more rows than there can be", offset=8 * fmt.COMMIT, way_out=REPAIR,
+                  expected=f"at most {len(rows)}", found=str(word))  # fmt: skip
     checks = row_checks(rows) if len(rows) else np.zeros(0, np.uint64)
     chunks = {chunk.id: chunk for chunk in facts.chunks}
     begins = _begins(rows, checks, facts.oldest.chunk_id)
     for k in range(len(rows)):
+        if out.is_full(file.path):
+            break
         problem = _row_problem(rows[k : k + 1], int(checks[k]), chunks.get(begins + k), feed, begins + k)
         if problem:
             chunk = chunks.get(begins + k)

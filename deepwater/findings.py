@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
+_MOST_A_FILE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +73,32 @@ class Findings:
 
     feed: str | None = None
     found: list[Finding] = field(default_factory=list)
+    _counts: Counter[str] = field(default_factory=Counter)
 
     def error(self, code: str, path: str, what: str, **more: Any) -> None:
         """Add damage."""
-        self.found.append(Finding(ERROR, code, path, what, feed=self.feed, **more))
+        self._add(ERROR, code, path, what, more)
 
     def warning(self, code: str, path: str, what: str, **more: Any) -> None:
         """Add what somebody should act on."""
-        self.found.append(Finding(WARNING, code, path, what, feed=self.feed, **more))
+        self._add(WARNING, code, path, what, more)
 
     def note(self, code: str, path: str, what: str, **more: Any) -> None:
         """Add what is worth knowing."""
-        self.found.append(Finding(NOTE, code, path, what, feed=self.feed, **more))
+        self._add(NOTE, code, path, what, more)
+
+    def _add(self, severity: str, code: str, path: str, what: str, more: dict[str, Any]) -> None:
+        """Add a finding; of one file no more than a hundred, and one that says so."""
+        self._counts[path] += 1
+        if self._counts[path] <= _MOST_A_FILE:
+            self.found.append(Finding(severity, code, path, what, feed=self.feed, **more))
+        elif self._counts[path] == _MOST_A_FILE + 1:
+            text = "more is wrong with it, which is not said one by one"
+            self.found.append(Finding(severity, "more", path, text, feed=self.feed))
+
+    def is_full(self, path: str) -> bool:
+        """Whether no more is said of a file."""
+        return self._counts[path] > _MOST_A_FILE
 
     def of(self, *severities: str) -> list[Finding]:
         """Those of some severities."""

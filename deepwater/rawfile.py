@@ -20,6 +20,8 @@ from deepwater.findings import Findings
 OWNER_OFFSET, OWNER_SIZE = fmt.HEARTBEAT * 8 - 128, 128
 REPAIR, RESTORE = "run deepwater repair", "restore it from a copy"
 _STEP, _MOST_ZEROS = 1 << 20, 1 << 26
+MOST_READ = 1 << 26
+"""Half a million marks, chunks of a feed; more than that is a file of holes."""
 
 
 class RawFile:
@@ -55,8 +57,8 @@ class RawFile:
         os.close(self._fd)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes of it; fewer where it ends, none from where no file can reach."""
-        return os.pread(self._fd, size, offset) if size > 0 and 0 <= offset < 2**62 else b""
+        """Bytes of it, `MOST_READ` at most; fewer where it ends, none from where no file can reach."""
+        return os.pread(self._fd, min(size, MOST_READ), offset) if size > 0 and 0 <= offset < 2**62 else b""
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill a buffer; how many bytes there were."""

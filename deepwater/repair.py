@@ -7,8 +7,8 @@ new file is put in place whole. So a kill in the middle leaves damage that the n
 are there for who wants to look. When a feed is mended it is checked again; what then remains is planned again, a few
 times at most. A repair of a sound store does nothing.
 
-Steps of a feed: text files; strangers moved aside; where it begins; of each chunk its marks, then its records, then its
-checksums; last what a writer does when it comes (`deepwater.recover`), and the registry.
+Steps of a feed: strangers moved aside; where it begins; of each chunk its marks, then its records, then its checksums;
+what a writer does when it comes (`deepwater.recover`), and the registry; last the text files.
 """
 
 from __future__ import annotations
@@ -290,12 +290,6 @@ class _Repairer:
     def _do(self, directory: Directory, plan: FeedPlan) -> None:
         assert plan.feed is not None
         feed, self._changed = plan.feed, True
-        for file, _ in plan.texts:
-            self._put_aside(directory, file, feed.name)
-            if file == LAYOUT:
-                directory.write(LAYOUT, layout_bytes(feed))
-            else:
-                write_settings(directory, feed.settings)
         for file, _ in plan.aside:
             self._put_aside(directory, file, feed.name)
             directory.remove(file)
@@ -309,6 +303,13 @@ class _Repairer:
         self._chunks(directory, feed, plan)
         if plan.chunks:
             _recover(directory, feed)
+        # Last: the lock of maintenance is on the layout that is replaced.
+        for file, _ in plan.texts:
+            self._put_aside(directory, file, feed.name)
+            if file == LAYOUT:
+                directory.write(LAYOUT, layout_bytes(feed))
+            else:
+                write_settings(directory, feed.settings)
 
     def _chunks(self, directory: Directory, feed: Feed, plan: FeedPlan) -> None:
         before: ChunkPlan | None = None

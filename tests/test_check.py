@@ -488,3 +488,24 @@ def test_what_stands_among_the_feeds_and_is_none_is_a_note(store: Path) -> None:
     report = verify(store)
     assert [(f.severity, f.code) for f in report.findings] == [("note", "unknown")] and report.code == 0
     assert repair(store, apply=True).changes == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["data/F/chunk_00000002.idx", "data/F/F.reg", "registry.bin", "data/F/layout.json"])
+def test_a_file_of_holes_that_counts_millions_costs_no_memory(store: Path, name: str) -> None:
+    """Its header may be whole: what is read of a file is bounded, and so is what is said of it."""
+    path = store / name
+    os.truncate(path, 64 << 30)
+    if path.suffix != ".json":
+        spoil(path, 4096, (1 << 28).to_bytes(8, "little"))
+    done = run_python(
+        """
+        import resource, sys
+        from deepwater.check import verify
+        report = verify(sys.argv[1])
+        print(report.code, len(report.findings), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        """,
+        store, timeout=120,
+    )  # fmt: skip
+    code, findings, megabytes = map(int, done.stdout.split())
+    assert code == 2 and findings < 300 and megabytes < 1000, done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 from collections.abc import Callable
@@ -195,3 +196,38 @@ def check_threads(records: np.ndarray, at: list[list[int]], each: int) -> None:
             rows = records[position : position + (1 if number % 4 else 3)]
             assert (rows["write"] == thread * 10**9 + number).all()
             assert rows["position"].tolist() == list(range(len(rows)))
+
+
+def test_the_machines_clock_steps_back_stands_and_jumps(
+    quick_dir: Path, fault: Fault, scale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F30. Between writes the clock of the machine is set back or forward by up to hours, or stands still.
+
+    Records are stamped with it, chunks rotate by it. What must be seen: every record is there once, in the order of the
+    writes, a read by time is the mask over all of them, a follower sees each position once.
+    """
+    now, real = [model.EPOCH_2026 * 1000], random.Random(30)
+    monkeypatch.setattr("time.time_ns", lambda: now[0])
+    spec = {**SPEC, "chunk_size_bytes": 60 * SIZE, "rotate_s": 600}
+    with fault("F30", "the machine's clock steps back, stands, jumps") as trials, Platform(quick_dir / "store") as dw:
+        dw.create_feed(spec)
+        wrote: list[int] = []
+        with dw.create_writer("F") as writer, dw["F"] as reader:
+            follower = reader.follow("earliest", timeout=0)
+            seen = 0
+            for number in range(1000 * scale):
+                hours = real.choice((0, 0, 0, 1e-6, 1e-3, 0.2, -0.2, 2, -2)) * real.random()
+                now[0] = max(10**18, now[0] + int(hours * 3600e9))
+                batch = model.checked_records(writer.end, real.choice((1, 2, 7)), number)
+                batch["ts_us"] = now[0] // 1000
+                writer.write_batch(batch)
+                wrote += batch["ts_us"].tolist()
+                seen += sum(map(len, follower))
+                trials.done()
+            assert seen == len(wrote) == reader.end
+            stamps = np.array(wrote)
+            for _ in range(50):
+                low, high = sorted(real.choices(wrote, k=2))
+                found = reader.read(low, high).to_numpy()["position"]
+                assert found.tolist() == np.flatnonzero((stamps >= low) & (stamps <= high)).tolist()
+            trials.note(steps_back=int((np.diff(stamps) < 0).sum()), chunks=len(reader._chain))
