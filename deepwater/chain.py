@@ -406,8 +406,8 @@ class Chain:
         return chunk.is_doubted or (not chunk.state()[1] and not chunk.is_of_now)
 
     def durable(self, index: int) -> int:
-        """Records of a chunk that are known to be on the device."""
-        return self._chunk(index).durable
+        """Records of a chunk that are known to be on the device; never more than it shows."""
+        return min(self._chunk(index).durable, self.count(index))
 
     def records(self, index: int) -> npt.NDArray[Any]:
         """The published records of a chunk: a read-only view, valid for as long as it is referenced.
