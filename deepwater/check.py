@@ -34,7 +34,7 @@ from deepwater.feed_registry import row_checks
 from deepwater.files import TEMPORARY, Directory
 from deepwater.findings import Finding, Findings, Report
 from deepwater.global_registry import GONE, LIVE, NAME, ROW_LAYOUT
-from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header
+from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header, read_rows
 from deepwater.schema import check_feed_name, is_feed_name
 from deepwater.store import DATA, LOCK, STORE
 
@@ -320,17 +320,7 @@ def _check_global(
 def _check_global_rows(
     out: Findings, file: RawFile, data: Directory, identity: fmt.Identity, only: list[str] | None
 ) -> dict[str, Any]:
-    size, word = ROW_LAYOUT.record_size, file.word(fmt.COMMIT)
-    fit = (file.size - identity.data_offset) // size
-    if word > fit:
-        out.error("commit", file.path, "it counts more rows than it holds", offset=8 * fmt.COMMIT, way_out=REPAIR,
-                  expected=f"at most {fit}", found=str(word))  # fmt: skip
-    count = min(word & fmt.COUNT_MASK, fit)
-    raw = file.read(identity.data_offset, count * size)
-    rows = np.frombuffer(raw[: len(raw) // size * size], ROW_LAYOUT.dtype)
-    if len(rows) < count:
-        out.error("commit", file.path, "it counts more rows than there can be", offset=8 * fmt.COMMIT, way_out=REPAIR,
-                  expected=f"at most {len(rows)}", found=str(count))  # fmt: skip
+    size, rows = ROW_LAYOUT.record_size, read_rows(out, file, identity, ROW_LAYOUT.dtype)
     good = rows["check"] == row_checks(rows) if len(rows) else np.zeros(0, bool)
     found: dict[str, Any] = {}
     there = set(data.directories())
@@ -352,7 +342,7 @@ def _check_global_rows(
     for name in (name for name in feeds if name not in found and good.all()):
         out.warning("registry-short", file.path, f"feed {name} has no row in it", offset=8 * fmt.COMMIT,
                     way_out=REPAIR)  # fmt: skip
-    beyond = file.first_not_zero(identity.data_offset + count * size, file.size)
+    beyond = file.first_not_zero(identity.data_offset + len(rows) * size, file.size)
     if beyond is not None:
         out.warning("not-zero", file.path, "bytes after the last row are not zero", offset=beyond, way_out=REPAIR)
     return found

@@ -35,7 +35,7 @@ from deepwater.index import KINDS, MARK_LAYOUT, index_name, is_valid
 from deepwater.keeper import MOST_BEHIND
 from deepwater.layout import Layout
 from deepwater.oldest import ALL, OLDEST, Oldest, oldest_bytes, read_oldest
-from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header
+from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header, read_rows
 from deepwater.settings import Settings
 
 WALKS, PAUSE_S = 6, 0.05
@@ -368,17 +368,8 @@ def _check_marks(out: Findings, directory: Directory, facts: FeedFacts, feed: Fe
 
 
 def _check_mark_rows(out: Findings, file: RawFile, facts: FeedFacts, chunk: ChunkFacts, index: fmt.Identity) -> None:
-    size, word = MARK_LAYOUT.record_size, file.word(fmt.COMMIT)
-    fit = (file.size - index.data_offset) // size
-    if word > fit:
-        out.error("commit", file.path, "it counts more marks than it holds", offset=8 * fmt.COMMIT, way_out=REPAIR,
-                  expected=f"at most {fit}", found=str(word))  # fmt: skip
-    count = min(word & fmt.COUNT_MASK, fit)
-    raw = file.read(index.data_offset, count * size)
-    rows = np.frombuffer(raw[: len(raw) // size * size], MARK_LAYOUT.dtype)
-    if len(rows) < count:
-        out.error("commit", file.path, "it counts more marks than there can be", offset=8 * fmt.COMMIT, way_out=REPAIR,
-                  expected=f"at most {len(rows)}", found=str(count))  # fmt: skip
+    size, rows = MARK_LAYOUT.record_size, read_rows(out, file, index, MARK_LAYOUT.dtype)
+    raw = rows.tobytes()
     good = np.ones(len(rows), bool)
     for k, row in enumerate(rows):
         if out.is_full(file.path):
@@ -394,7 +385,7 @@ def _check_mark_rows(out: Findings, file: RawFile, facts: FeedFacts, chunk: Chun
     if late.any() and not facts.has_writer:
         at = index.data_offset + int(np.argmax(late)) * size
         out.note("mark-beyond", file.path, "marks of records that were not published; they do not count", offset=at)
-    _check_beyond_marks(out, file, facts, index.data_offset + count * size)
+    _check_beyond_marks(out, file, facts, index.data_offset + len(rows) * size)
 
 
 def _mark_problem(raw: bytes, row: Any, chunk: ChunkFacts, before: Any) -> str:
@@ -443,16 +434,8 @@ def _check_registry(out: Findings, directory: Directory, facts: FeedFacts, feed:
 
 
 def _check_registry_rows(out: Findings, file: RawFile, facts: FeedFacts, feed: Feed, reg: fmt.Identity) -> None:
-    layout, word = row_layout(len(feed.layout.clocks)), file.word(fmt.COMMIT)
-    size, fit = layout.record_size, (file.size - reg.data_offset) // layout.record_size
-    if word > fit:
-        out.error("commit", file.path, "it counts more rows than it holds", offset=8 * fmt.COMMIT, way_out=REPAIR,
-                  expected=f"at most {fit}", found=str(word))  # fmt: skip
-    raw = file.read(reg.data_offset, min(word & fmt.COUNT_MASK, fit) * size)
-    rows = np.frombuffer(raw[: len(raw) // size * size], layout.dtype)
-    if len(rows) < min(word & fmt.COUNT_MASK, fit):
-        out.error("commit", file.path, "it counts more rows than there can be", offset=8 * fmt.COMMIT, way_out=REPAIR,
-                  expected=f"at most {len(rows)}", found=str(word))  # fmt: skip
+    dtype = row_layout(len(feed.layout.clocks)).dtype
+    size, rows = dtype.itemsize, read_rows(out, file, reg, dtype)
     checks = row_checks(rows) if len(rows) else np.zeros(0, np.uint64)
     chunks = {chunk.id: chunk for chunk in facts.chunks}
     begins = _begins(rows, checks, facts.oldest.chunk_id)

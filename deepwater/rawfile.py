@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
 
 from deepwater import format as fmt
 from deepwater.errors import CorruptFileError
@@ -125,6 +128,17 @@ def check_header(
         out.error("size", file.path, "the file was cut or extended", offset=end, way_out=REPAIR, **values)
     _check_zero(out, file, identity)
     return identity
+
+
+def read_rows(out: Findings, file: RawFile, identity: fmt.Identity, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The committed rows of a file that grows: as many as its commit word says, and as can be."""
+    word, fit = file.word(fmt.COMMIT), (file.size - identity.data_offset) // dtype.itemsize
+    raw = file.read(identity.data_offset, min(word & fmt.COUNT_MASK, fit) * dtype.itemsize)
+    rows = np.frombuffer(raw[: len(raw) // dtype.itemsize * dtype.itemsize], dtype)
+    if word != len(rows):
+        out.error("commit", file.path, "it counts more than it holds", offset=8 * fmt.COMMIT, way_out=REPAIR,
+                  expected=f"at most {min(fit, MOST_READ // dtype.itemsize)}", found=str(word))  # fmt: skip
+    return rows
 
 
 def _is_this_one(
