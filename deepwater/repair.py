@@ -140,15 +140,14 @@ def repair(
     ------
     FeedNotFoundError
         There is no store, or no such feed.
-    FeedLockedError
-        With `apply`: a feed that needs it has a writer, or is under maintenance. Feeds before it are mended.
     StorageFullError
         No room for a file's successor; what was mended before stays mended.
     FeedNameError, PermissionError, OSError
 
     Notes
     -----
-    Readers may be there: what they have mapped stays as it is, and they should be opened again.
+    Readers may be there: what they have mapped stays as it is, and they should be opened again. A feed that has a
+    writer or is under maintenance is left as it is: one of the `Repair.problems`. The others are mended.
     """
     base, data = open_store(base_path)
     with base, data:
@@ -207,22 +206,30 @@ class _Repairer:
         """Mend a feed; again as long as mending shows more."""
         with contextlib.suppress(FileNotFoundError), Directory(name, parent=self._data) as directory:
             plan = self._plan(directory, name)
+            told = len(self.result.changes)
             self._tell(directory, name, plan)
             if not self._apply or plan.problem or plan.is_empty:
                 return
-            with self._locked(directory, name):
-                for attempt in range(_ROUNDS):
-                    plan = self._plan(directory, name)  # under the locks: nobody changes it now
-                    if attempt:
-                        self._tell(directory, name, plan)
-                    if plan.is_empty or plan.problem:
-                        return
-                    try:
-                        self._do(directory, plan)
-                    except CorruptFileError as error:  # what a writer refuses too
-                        self._problem(directory.path, str(error), name)
-                        return
-            self._problem(directory.path, "something is wrong still: deepwater verify says what")
+            try:
+                with self._locked(directory, name):
+                    self._mend(directory, name)
+            except FeedLockedError as error:  # nothing of it was done; the other feeds need not wait
+                del self.result.changes[told:]
+                self._problem(directory.path, str(error), name)
+
+    def _mend(self, directory: Directory, name: str) -> None:
+        for attempt in range(_ROUNDS):
+            plan = self._plan(directory, name)  # under the locks: nobody changes it now
+            if attempt:
+                self._tell(directory, name, plan)
+            if plan.is_empty or plan.problem:
+                return
+            try:
+                self._do(directory, plan)
+            except CorruptFileError as error:  # what a writer refuses too
+                self._problem(directory.path, str(error), name)
+                return
+        self._problem(directory.path, "something is wrong still: deepwater verify says what")
 
     def _plan(self, directory: Directory, name: str) -> FeedPlan:
         facts, out = walk(directory, name, self._store_id, self._rows.get(name))
@@ -258,7 +265,7 @@ class _Repairer:
             changes.append((OLDEST, f"written: the feed begins with {where}"))
         for chunk in plan.chunks:
             if chunk.id in plan.marks:
-                changes.append((index_name(chunk.id), f"written anew with {len(plan.marks[chunk.id])} marks"))
+                changes.append((index_name(chunk.id), _marked(len(plan.marks[chunk.id]))))
             if chunk.why:
                 changes.append((chunk_name(chunk.id), f"written anew: {chunk.why}"))
         changes += [(sums_name(k), "made anew from the records") for k in plan.sums]
@@ -364,6 +371,10 @@ class _Repairer:
                 run.make(feed)
                 with Directory(feed, parent=run) as place:
                     yield place
+
+
+def _marked(marks: int) -> str:
+    return f"written anew with {marks} mark{'' if marks == 1 else 's'}"
 
 
 def _copy_or_move(directory: Directory, name: str, place: Directory) -> None:

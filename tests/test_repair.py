@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from check_kit import DTYPE, ROWS, SPEC, build, feed, flip, records, said, spoil
-from deepwater import FeedLockedError, FeedNotFoundError, Platform, check, check_feed
+from deepwater import FeedNotFoundError, Platform, check, check_feed
 from deepwater import format as fmt
 from deepwater.check import verify
 from deepwater.repair import Repair, repair
@@ -417,8 +417,15 @@ def test_it_needs_the_feeds_lock_and_says_what_it_is_asked_about(store: Path, tm
         assert repair(store, apply=True).changes == []  # nothing to do: no lock is asked for
         flip(chunk(store, 1), 8 * (DATA + 5))
         assert repair(store).code == 1
-        with pytest.raises(FeedLockedError, match="has a writer"):
-            repair(store, apply=True)
+        before = {path.name: path.read_bytes() for path in (store / "data/F").iterdir()}
+        dw.create_feed({**SPEC, "feed_name": "G"})
+        (store / "data/G/settings.json").unlink()
+        done = repair(store, apply=True)  # the other feed is mended, and what was done is said
+        assert done.code == 2 and [change.feed for change in done.changes] == ["G"]
+        assert [problem.feed for problem in done.problems] == ["F"] and "has a writer" in done.problems[0].what
+        assert before == {path.name: path.read_bytes() for path in (store / "data/F").iterdir()}
+        assert (store / "data/G/settings.json").exists()
+        dw.delete_feed("G")
     with pytest.raises(FeedNotFoundError, match="no feed 'G'"):
         repair(store, ["G"])
     with pytest.raises(FeedNotFoundError, match="no store"):

@@ -71,7 +71,8 @@ def _parser() -> tuple[Parser, list[str]]:
         description="Live and historical market data as arrays: record feeds, and read them by time.",
         epilog="Start with:  deepwater demo\n\nA store is a directory: --base-path, else $DEEPWATER_HOME, else "
         "./platform_data.\nTimes are UTC. Data goes to stdout, talk to stderr. Exit codes: 0, 1 it failed,\n"
-        "2 wrong command line, 130 interrupted. DEEPWATER_DEBUG=1 shows tracebacks.",
+        "2 wrong command line, 130 interrupted; verify, repair, gaps, status: their own.\n"
+        "DEEPWATER_DEBUG=1 shows tracebacks.",
     )
     parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
     parser.add_argument("--base-path", metavar="DIR", type=path, default=None, help="the store")

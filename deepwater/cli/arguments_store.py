@@ -118,12 +118,13 @@ def _verify(commands: Any) -> None:
     parser = command(
         commands, "verify", "verify:verify", "check that the files of feeds are what was written",
         "deepwater verify\ndeepwater verify CB-L2-BTC-USD --json | jq '.findings[].what'",
-        "Reads all records and compares them with their checksums; changes nothing and may\n"
-        "run beside writers. A line a finding: file, offset, positions, the way out.\n"
-        "Exit codes: 0 fine, 1 warnings, 2 damage.",
+        "Reads all records and compares them with their checksums; changes nothing and\n"
+        "may run beside writers. A line a finding: file, offset, positions, the way out.\n"
+        "Exit codes: 0 fine, 1 warnings or an error (no such feed), 2 damage or a wrong\n"
+        "command line.",
     )  # fmt: skip
     parser.add_argument("feeds", metavar="FEED", nargs="*", help="only these (default: all)")
-    parser.add_argument("--quick", action="store_true", help="headers, marks and registries only")
+    parser.add_argument("--quick", action="store_true", help="headers, marks and registries only, no records")
     parser.add_argument("--jobs", metavar="N", type=jobs, help="chunks at a time (default: the cores, at most 4)")
     base_path(parser)
     json_flag(parser, "a JSON object with the findings")
@@ -133,15 +134,17 @@ def _repair(commands: Any) -> None:
     parser = command(
         commands, "repair", "verify:repair", "mend the files of feeds, as far as that is possible",
         "deepwater repair\ndeepwater repair CB-L2-BTC-USD --apply",
-        "Says what it would do, and which records are lost; with --apply it does it. Registries,\n"
-        "headers, marks and checksums are made anew; records whose checksum is wrong are cut off\n"
-        "at a feed's end, and replaced by placeholders before that. What is replaced is kept in\n"
-        "aside/ in the store. The feed's writer must be closed.\n"
-        "Exit codes: 0 nothing is wrong (any more), 1 there is something to do, 2 not possible.",
+        "Says what it would do, and which records are lost; with --apply it does it.\n"
+        "Registries, headers, marks, checksums and text files are made anew; records\n"
+        "whose checksum is wrong are cut off at a feed's end, and replaced by\n"
+        "placeholders before that. What is replaced is kept in aside/ in the store.\n"
+        "A feed with a writer is left as it is: close the writer first.\n"
+        "Exit codes: 0 nothing is wrong (any more), 1 there is something to do or an\n"
+        "error (no such feed), 2 something cannot be mended or a wrong command line.",
     )  # fmt: skip
     parser.add_argument("feeds", metavar="FEED", nargs="*", help="only these (default: all)")
     parser.add_argument("--apply", action="store_true", help="do it (default: only say what would be done)")
-    parser.add_argument("--jobs", metavar="N", type=jobs, help="chunks checked at a time (default: the cores)")
+    parser.add_argument("--jobs", metavar="N", type=jobs, help="chunks at a time (default: the cores, at most 4)")
     base_path(parser)
     json_flag(parser, "a JSON object with the changes, the losses and what cannot be mended")
 

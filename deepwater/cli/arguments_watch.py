@@ -39,9 +39,9 @@ def _status(commands: Any) -> None:
         "HEALTHCHECK CMD deepwater status --max-age 1m",
         "Of each feed its newest record, its writer, its rate, and how long the disk\n"
         "lasts at that rate. A feed's age is the time since its writer last wrote. Only\n"
-        "looks: takes no lock, creates nothing. Exit codes: 0 fresh, 1 stale (a feed is\n"
-        "older than --max-age, or was never written), 2 an error (no such feed, damage,\n"
-        "wrong command line).",
+        "looks: takes no lock, creates nothing. Exit codes: 0 fresh, 1 stale (with\n"
+        "--max-age: a feed is older, or was never written), 2 an error (no such feed,\n"
+        "damage, wrong command line).",
     )  # fmt: skip
     parser.add_argument("feeds", metavar="FEED", nargs="*", help="default: all; there must be one")
     parser.add_argument("--max-age", metavar="D", type=seconds, help="as 30s, 5m; without it no feed is stale")

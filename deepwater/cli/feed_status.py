@@ -10,7 +10,7 @@ from typing import Any
 
 from deepwater.cli import failures, output
 from deepwater.cli.failures import FAILED, OK
-from deepwater.cli.store import put_json
+from deepwater.cli.store import no_room, put_json
 from deepwater.cli.text import Table, amount, seconds, terminal_width
 from deepwater.errors import DeepwaterError
 from deepwater.feed_status import status_of
@@ -69,13 +69,15 @@ def _disk(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _show(rows: list[dict[str, Any]], disk: dict[str, Any] | None) -> None:
-    lines = _TABLE.lines([_cells(row) for row in rows], terminal_width())
+    cells, width = [_cells(row) for row in rows], terminal_width()
+    lines = _TABLE.lines(cells, width)
     if disk is not None:
         days = disk["full_in_days"]
         pace = f"{amount(disk['bytes_per_day'])} a day"
         when = "nothing is being written" if days is None else f"disk full in {days:,.1f} days at {pace}"
         lines.append(f"disk: {amount(disk['free'])} free, {when}")
     output.write("\n".join(lines) + "\n")
+    no_room(_TABLE.left_out(cells, width))
     for row in rows:
         if row["problem"]:
             output.say(f"deepwater: error: feed {row['feed']}: {row['problem']}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepwater.cli import output, times
 from deepwater.cli.failures import FAILED, OK, UsageError
-from deepwater.cli.store import put_json
+from deepwater.cli.store import no_room, put_json
 from deepwater.cli.text import Table, count, seconds, terminal_width
 from deepwater.gaps import REMOVED, Contiguity, common, contiguous
 from deepwater.index import UNKNOWN
@@ -37,10 +37,10 @@ def gaps(args: argparse.Namespace) -> int:
     elif not found:
         output.say(f"no feeds in {dw.base_path}")
     else:
-        for each in found:
-            _show(each)
+        left_out = [title for each in found for title in _show(each)]
         if shared is not None:
-            _show_common(shared, found)
+            left_out += _show_common(shared, found)
+        no_room(list(dict.fromkeys(left_out)))
     is_gap = [(each.gaps["kind"] != REMOVED) | (args.start is not None) for each in found]
     return FAILED if any(flags.any() for flags in is_gap) else OK
 
@@ -83,18 +83,25 @@ def _gap(mark: Any) -> dict[str, Any]:
 # --- text --------------------------------------------------------------------------------------------------
 
 
-def _show(found: Contiguity) -> None:
+def _show(found: Contiguity) -> list[str]:
+    """Write of a feed what there is to say; return the columns there is no room for."""
     extent = found.extent
     about = f"{count(len(found.spans), 'span')}, {count(len(found.gaps), 'gap')}, {count(found.records, 'record')}"
     lines = [f"{found.feed}: {about}"]
     if extent is not None:
         covered = f"{found.share:.2%} of {found.clock} {format_us(extent[0])} to {format_us(extent[1])} covered"
         lines.append(f"  {covered}, {seconds(found.covered_us)} of {seconds(extent[1] - extent[0])}")
+    width, left_out = terminal_width(), []
     if len(found.spans):
-        lines += _SPANS.lines([_span_cells(each) for each in found.spans], terminal_width())
+        cells = [_span_cells(each) for each in found.spans]
+        lines += _SPANS.lines(cells, width)
+        left_out += _SPANS.left_out(cells, width)
     if len(found.gaps):
-        lines += ["  gaps", *_GAPS.lines([_gap_cells(_gap(mark)) for mark in found.gaps], terminal_width())]
+        cells = [_gap_cells(_gap(mark)) for mark in found.gaps]
+        lines += ["  gaps", *_GAPS.lines(cells, width)]
+        left_out += _GAPS.left_out(cells, width)
     output.write("\n".join(lines) + "\n")
+    return left_out
 
 
 def _span_cells(span: Any) -> tuple[str, ...]:
@@ -112,9 +119,11 @@ def _gap_cells(gap: dict[str, Any]) -> tuple[str, ...]:
     return (f"{gap['position']:,}", lost, *moments, gap["kind"], printable(gap["reason"]))
 
 
-def _show_common(shared: list[tuple[int, int]], found: list[Contiguity]) -> None:
+def _show_common(shared: list[tuple[int, int]], found: list[Contiguity]) -> list[str]:
     whole = seconds(sum(end - begin for begin, end in shared))
     lines = [f"common to {count(len(found), 'feed')}: {count(len(shared), 'interval')}, {whole}"]
-    if shared:
-        lines += _COMMON.lines([_moments(begin, end) for begin, end in shared], terminal_width())
+    cells, width = [_moments(begin, end) for begin, end in shared], terminal_width()
+    if cells:
+        lines += _COMMON.lines(cells, width)
     output.write("\n".join(lines) + "\n")
+    return _COMMON.left_out(cells, width)

@@ -8,7 +8,7 @@ from typing import Any
 from deepwater import shm
 from deepwater.cli import output
 from deepwater.cli.failures import OK
-from deepwater.cli.store import put_json
+from deepwater.cli.store import no_room, put_json
 from deepwater.cli.text import Table, amount, count, terminal_width
 
 __all__ = ["rings"]
@@ -45,7 +45,7 @@ def _clean(orphans: list[Entry], as_json: bool) -> int:
     return OK
 
 
-_RINGS = Table(("feed", "store", "records", "size", "writer", "orphan"), left=frozenset({"feed", "orphan", "store"}))
+_RINGS = Table(("feed", "records", "size", "writer", "orphan", "store"), left=frozenset({"feed", "orphan", "store"}))
 _ORPHANS = Table(("feed", "kind", "size", "why", "path"), left=frozenset({"feed", "kind", "why", "path"}))
 
 
@@ -53,9 +53,7 @@ def _show(table: Table, entries: list[Entry]) -> None:
     cells = [[_cell(entry, title) for title in table.titles] for entry in entries]
     width = terminal_width()
     output.write("\n".join(table.lines(cells, width)) + "\n")
-    left_out = table.left_out(cells, width)
-    if left_out:
-        output.say(f"no room for: {', '.join(left_out)} (see --json)")
+    no_room(table.left_out(cells, width))
 
 
 def _cell(entry: Entry, title: str) -> str:

@@ -92,11 +92,16 @@ def feed_row(dw: Platform, name: str) -> dict[str, Any]:
         return {"feed": name, "records": None, "problem": str(error)}
 
 
+def no_room(left_out: list[str]) -> None:
+    """Say which columns the terminal was too narrow for."""
+    if left_out:
+        output.say(f"no room for: {', '.join(left_out)} (see --json)")
+
+
 def _show_feeds(rows: list[dict[str, Any]]) -> None:
     lines, left_out = feed_table(rows)
     output.write("\n".join(lines) + "\n")
-    if left_out:
-        output.say(f"no room for: {', '.join(left_out)}")
+    no_room(left_out)
     for row in rows:
         if row["problem"]:
             output.say(f"deepwater: error: feed {row['feed']}: {row['problem']}")

@@ -52,18 +52,21 @@ def _outcome(done: Repair) -> str:
     loss = f", {count(lost, 'record')} lost" if done.lost else ""
     if not done.changes:
         return "nothing is mended" if done.problems else "nothing to mend"
+    changes = count(len(done.changes) - len(done.lost), "change")
     if not done.applied:
-        return f"{count(len(done.changes), 'change')} to make{loss}; nothing was changed: --apply does it"
+        return f"{changes} to make{loss}; nothing was changed: --apply does it"
     where = f"; what was there before is in {done.aside}" if done.aside else ""
-    return f"{count(len(done.changes), 'change')} made{loss}{where}"
+    return f"{changes} made{loss}{where}"
 
 
 def _sum(report: Report, seconds: float) -> str:
     looked = f"{count(report.feeds, 'feed')}, {count(report.files, 'file')}"
     rate = f" ({amount(report.bytes_read / max(seconds, 1e-9))}/s)" if report.bytes_read > 1 << 24 else ""
-    read = "headers only" if report.quick else f"{count(report.records, 'record')}, {amount(report.bytes_read)}{rate}"
+    read = f"{count(report.records, 'record')}, {amount(report.bytes_read)}{rate}"
+    if report.quick:
+        read = "no records read (--quick)"
     parts = [count(report.count(severity), severity) for severity in (ERROR, WARNING, NOTE) if report.count(severity)]
-    return f"verified {looked}, {read}: {', '.join(parts) or 'all is as it was written'}"
+    return f"verified {looked}, {read}: {', '.join(parts) or 'nothing is wrong'}"
 
 
 def _progress() -> Progress | None:

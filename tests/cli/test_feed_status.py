@@ -101,6 +101,16 @@ def test_a_feed_that_was_never_written_is_stale_and_a_damaged_one_an_error(
     assert one_line(said).startswith("deepwater: error: feed F: ")
 
 
+def test_columns_there_is_no_room_for_are_named(
+    tmp_store: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_store, "F")
+    monkeypatch.setenv("COLUMNS", "40")
+    assert cli.main(["status", "--base-path", str(tmp_store)]) == 0
+    said = capfd.readouterr().err
+    assert one_line(said).startswith("no room for: ") and "writer" in said
+
+
 def test_a_store_without_feeds_is_no_fresh_one(tmp_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--max-age", "30s", "--base-path", str(tmp_store)]) == 2
     assert one_line(capfd.readouterr().err).startswith("no feeds in ")

@@ -63,6 +63,15 @@ def test_spans_gaps_and_what_is_common(store: Path, capfd: pytest.CaptureFixture
     assert "common to 2 feeds: 2 intervals, 40.0 s\n" in text
 
 
+def test_columns_there_is_no_room_for_are_named(
+    store: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["gaps", "TRADES", "--base-path", str(store)]) == 1
+    out, said = capfd.readouterr()
+    assert "reconnect" not in out and one_line(said).startswith("no room for: ") and "reason" in said
+
+
 def test_the_exit_code_says_whether_there_is_a_gap(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "BOOK: 1 span, 0 gaps" in run(capfd, store, "BOOK")
     assert run(capfd, store, "EMPTY") == "EMPTY: 0 spans, 0 gaps, 0 records\n"
