@@ -187,7 +187,7 @@ class _Sides:
 
     def __init__(self, start: int, end: int | None) -> None:
         self.bids, self.asks = _Side(BID), _Side(ASK)
-        self.start, self.end = start, end  # positions of the snapshot; end None: unknown
+        self.start, self.end = start, end  # the book before knows no record from `start` on; end None: unknown
         self.first: np.void | None = None  # its first record
         self.missed = ""
 
@@ -322,7 +322,8 @@ class OrderBook:
     def _begin(self, count: int) -> None:
         if self._coming is not None and self._coming.end is None and self._coming.first is not None:
             self._complete()  # of unknown length: it ends where another begins
-        self._coming = _Sides(self.position, self.position + count if count else None)
+        start = self.position if self._coming is None else self._coming.start  # one cut short left the book as it was
+        self._coming = _Sides(start, self.position + count if count else None)
 
     def _miss(self, why: str) -> None:
         for sides in (self._book, self._coming):

@@ -142,7 +142,7 @@ def fed(rows: np.ndarray, marks: np.ndarray | None, cuts: list[int]) -> OrderBoo
     return book
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(st.lists(WRITE, max_size=12), st.data())
 def test_three_books_agree_at_every_stop(writes: list[Any], data: st.DataObject) -> None:
     """Incremental in any batches, vectorised at once, and the naive one: levels, position, validity, reason."""
@@ -189,7 +189,7 @@ def write_feed(dw: Platform, writes: list[tuple[str, list[Any]]]) -> tuple[list[
 FINITE = WRITE.filter(lambda write: write[0] != "odd")
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(st.one_of(FINITE, FINITE, FINITE, WRITE), max_size=25))
 def test_a_feed_at_every_time_is_what_the_naive_walk_finds(
     tmp_path_factory: pytest.TempPathFactory, writes: list[Any]
@@ -347,6 +347,7 @@ def test_an_empty_feed_and_a_ring_have_no_book(tmp_store: Path) -> None:
         with dw.create_writer("R") as writer:
             writer.write_batch(two_sided())
             assert not book_at(dw["R"]).valid and not books(dw["R"], every="1us")["valid"].any()
+        dw.delete_feed("R")
 
 
 def test_books_go_into_a_feed_of_snapshots(tmp_store: Path) -> None:
