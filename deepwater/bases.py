@@ -10,7 +10,7 @@ The rules, for the incremental and the vectorised book alike. *Stop* is the posi
 - Before the first complete snapshot there is no book.
 - A gap (kinds gap and dropped) stands before the record at its position. A book is to be trusted if no gap is behind
   the beginning of its snapshot, up to stop: gaps inside a snapshot count, those before its first record do not.
-- A record that is no level (`levels.no_levels`) is left out, and is a gap behind itself.
+- A record that is no level (`levels.split`) is left out, and is a gap behind itself.
 
 It knows arrays of marks and records, no reader.
 """

@@ -29,9 +29,8 @@ from deepwater.levels import (
     checked,
     checked_depth,
     keys_of,
-    no_levels,
     prices_of,
-    rows_of,
+    split,
 )
 
 __all__ = ["LEVEL_DTYPE", "Book", "OrderBook", "book_of"]
@@ -194,12 +193,11 @@ class _Sides:
     def write(self, records: Array, position: int) -> None:
         if self.first is None and len(records):
             self.first = records[0].copy()
-        none = no_levels(records)
-        if len(none):
-            self.missed = self.missed or bad_text(position + int(none[0]))
-        for own, side in ((self.bids, BID), (self.asks, ASK)):
-            rows = rows_of(records, side, none)
-            own.write(records["price"][rows], records["qty"][rows])
+        found = split(records)
+        if len(found.none):
+            self.missed = self.missed or bad_text(position + int(found.none[0]))
+        self.bids.write(*found.bids)
+        self.asks.write(*found.asks)
 
 
 class OrderBook:

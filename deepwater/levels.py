@@ -15,7 +15,7 @@ taken by another key is one of a few, and those few are sorted.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ _MAGNITUDE = np.int64(2**63 - 1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SORTED_ROWS = 2048  # fewer are sorted sooner than hashed
 _UNSETTLED_ROWS = 1 << 18
+_DEAD_ROWS = 1024
 
 
 def checked_depth(depth: Any) -> int | None:
@@ -80,26 +81,36 @@ def prices_of(keys: Keys) -> Floats:
     return prices
 
 
-def no_levels(records: Array) -> Rows:
-    """The rows that are no level: another side than b"B" and b"A", a price or quantity not finite, one below 0.
+class Split(NamedTuple):
+    """Records by side. Copies."""
 
-    Placeholders of a repair are such.
+    bids: tuple[Floats, Floats]
+    """Price and quantity, in the order of the records."""
+    asks: tuple[Floats, Floats]
+    none: Rows
+    """The rows that are no level."""
+
+
+def split(records: Array) -> Split:
+    """Part records into bids, asks, and those that are no level.
+
+    No level is what has another side than b"B" and b"A", a price or quantity that is not finite, or a quantity below
+    0. Placeholders of a repair are such.
     """
-    side, price, qty = _sides(records), records["price"], records["qty"]
-    good = (side == BID[0]) | (side == ASK[0])
-    good &= np.abs(price) < np.inf  # false of NaN
-    good &= (qty >= 0) & (qty < np.inf)
-    return np.zeros(0, np.intp) if good.all() else np.flatnonzero(~good)
+    side = records["side"].view(np.uint8)
+    price, qty = np.ascontiguousarray(records["price"]), np.ascontiguousarray(records["qty"])
+    bids, asks = np.flatnonzero(side == BID[0]), np.flatnonzero(side == ASK[0])
+    none = np.zeros(0, np.intp)
+    if len(bids) + len(asks) < len(side) or not _are_finite(price) or not _are_finite(qty) or qty.min(initial=0) < 0:
+        good = ((side == BID[0]) | (side == ASK[0])) & np.isfinite(price) & np.isfinite(qty) & (qty >= 0)
+        none = np.flatnonzero(~good)
+        bids, asks = (np.setdiff1d(rows, none, assume_unique=True) for rows in (bids, asks))
+    return Split((price[bids], qty[bids]), (price[asks], qty[asks]), none)
 
 
-def _sides(records: Array) -> npt.NDArray[np.uint8]:
-    return records["side"].view(np.uint8)
-
-
-def rows_of(records: Array, side: bytes, none: Rows) -> Rows:
-    """The rows that are levels of one side, but for those that are no level (`none`, of `no_levels`)."""
-    rows = np.flatnonzero(_sides(records) == side[0])
-    return np.setdiff1d(rows, none, assume_unique=True) if len(none) else rows
+def _are_finite(values: Floats) -> bool:
+    """Of no value True; a NaN makes both bounds NaN."""
+    return not len(values) or bool(values.min() > -np.inf and values.max() < np.inf)
 
 
 def last_writes(keys: Keys) -> Rows:
@@ -132,16 +143,17 @@ class Ladder:
     """One side of a book: its levels, best first.
 
     `ranks` ascend from the best: the key of an ask, the complement of the key of a bid. Writes are gathered and
-    merged when somebody looks, or when they are many: memory is bounded by the distinct levels.
+    merged when somebody looks, or when they are many. A level that was removed keeps its place, with a quantity of 0,
+    until such are half of all: most come back. So memory is bounded by the levels.
     """
 
-    __slots__ = ("_flip", "_qty", "_ranks", "_unsettled", "_waiting")
+    __slots__ = ("_dead", "_flip", "_qty", "_ranks", "_unsettled", "_waiting")
 
     def __init__(self, side: bytes) -> None:
         self._flip = np.int64(-1 if side == BID else 0)  # x ^ -1 is ~x
         self._ranks, self._qty = np.zeros(0, np.int64), np.zeros(0, np.float64)
         self._waiting: list[tuple[Keys, Floats]] = []
-        self._unsettled = 0
+        self._unsettled = self._dead = 0
 
     def write(self, price: Array, qty: Array) -> None:
         """Set levels in the order given: the last write of a price wins, a quantity of 0 removes; copies."""
@@ -173,32 +185,43 @@ class Ladder:
         known = np.zeros(len(ranks), np.bool_)
         inside = at < len(self._ranks)
         known[inside] = self._ranks[at[inside]] == ranks[inside]
-        self._qty[at[known]] = qty[known]
+        old, here = at[known], qty[known]
+        self._dead += int(np.count_nonzero(self._qty[old])) - int(np.count_nonzero(here))
+        self._qty[old] = here
         new = ~known & (qty > 0)
         if new.any():
             self._ranks = np.insert(self._ranks, at[new], ranks[new])
             self._qty = np.insert(self._qty, at[new], qty[new])
-        if (known & (qty == 0)).any():
-            kept = self._qty > 0
-            self._ranks, self._qty = self._ranks[kept], self._qty[kept]
+        if self._dead > max(_DEAD_ROWS, len(self._ranks) // 2):
+            live = self._qty > 0
+            self._ranks, self._qty, self._dead = self._ranks[live], self._qty[live], 0
+
+    def _best(self, depth: int) -> Rows:
+        """Where the best `depth` levels are."""
+        self._settle()
+        width = depth + 64
+        while True:
+            live = np.flatnonzero(self._qty[:width])[:depth]
+            if len(live) == depth or width >= len(self._qty):
+                return live
+            width *= 4
 
     def __len__(self) -> int:
         self._settle()
-        return len(self._ranks)
+        return len(self._ranks) - self._dead
 
     def levels(self, depth: int | None = None) -> Array:
         """The best `depth` levels (None: all), best first, of `LEVEL_DTYPE`; a copy."""
-        self._settle()
-        ranks = self._ranks[:depth]
-        out = np.empty(len(ranks), LEVEL_DTYPE)
-        out["price"], out["qty"] = prices_of(ranks ^ self._flip), self._qty[:depth]
+        live = self._best(len(self) if depth is None else depth)
+        out = np.empty(len(live), LEVEL_DTYPE)
+        out["price"], out["qty"] = prices_of(self._ranks[live] ^ self._flip), self._qty[live]
         return out
 
     def fill(self, price: Array, qty: Array) -> None:
         """Write the best levels into two arrays of one length, NaN beyond the book."""
-        self._settle()
-        count = min(len(price), len(self._ranks))
-        price[:count], qty[:count] = prices_of(self._ranks[:count] ^ self._flip), self._qty[:count]
+        live = self._best(len(price))
+        count = len(live)
+        price[:count], qty[:count] = prices_of(self._ranks[live] ^ self._flip), self._qty[live]
         price[count:], qty[count:] = np.nan, np.nan
 
 
@@ -221,10 +244,9 @@ class Ladders:
             self._take(records[start : start + BLOCK_ROWS])
 
     def _take(self, block: Array) -> None:
-        none = no_levels(block)
-        if len(none) and self.first_bad is None:
-            self.first_bad = self.position + int(none[0])
-        for ladder, side in ((self.bids, BID), (self.asks, ASK)):
-            rows = rows_of(block, side, none)
-            ladder.write(block["price"][rows], block["qty"][rows])
+        found = split(block)
+        if len(found.none) and self.first_bad is None:
+            self.first_bad = self.position + int(found.none[0])
+        self.bids.write(*found.bids)
+        self.asks.write(*found.asks)
         self.position += len(block)

@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from deepwater import Platform
 from deepwater.book import OrderBook
 from deepwater.books import book_at, books
 from deepwater.reader import Reader
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 FEED, LEVELS, TICK, START, DEPTH = "CB-L2-BTC-USD", 46_000, 0.01, 1_786_309_548_000_000, 10
 Sides = tuple[list[tuple[float, float]], list[tuple[float, float]]]
 
