@@ -11,7 +11,6 @@ it never steps over them. The two agree for any records and marks, however they 
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +27,9 @@ from deepwater.levels import (
     Ladders,
     checked,
     checked_depth,
-    keys_of,
-    prices_of,
     split,
 )
+from deepwater.side import Side
 
 __all__ = ["LEVEL_DTYPE", "Book", "OrderBook", "book_of"]
 
@@ -150,42 +148,13 @@ def _run_end(records: Array, position: int, start: int, limit: int | None) -> in
 # --- incremental --------------------------------------------------------------------------------------
 
 
-class _Side:
-    """Levels of one side by key; `order` are the keys of the levels, the best last."""
-
-    __slots__ = ("flip", "order", "qty")
-
-    def __init__(self, side: bytes) -> None:
-        self.flip = -1 if side == ASK else 0
-        self.qty: dict[int, float] = {}
-        self.order: list[int] = []
-
-    def write(self, price: Array, qty: Array) -> None:
-        levels, order = self.qty, self.order
-        for key, amount in zip((keys_of(price) ^ np.int64(self.flip)).tolist(), qty.tolist(), strict=True):
-            if amount:
-                if key not in levels:
-                    insort(order, key)
-                levels[key] = amount
-            elif levels.pop(key, None) is not None:
-                del order[bisect_left(order, key)]
-
-    def levels(self, depth: int | None) -> Array:
-        count = len(self.order) if depth is None else min(depth, len(self.order))
-        keys = self.order[len(self.order) - count :][::-1]
-        out = np.empty(count, LEVEL_DTYPE)
-        out["price"] = prices_of(np.array(keys, np.int64) ^ np.int64(self.flip))
-        out["qty"] = [self.qty[key] for key in keys]
-        return out
-
-
 class _Sides:
     """A book, or a snapshot that is not complete yet, and the first thing that is wrong with it."""
 
     __slots__ = ("asks", "bids", "end", "first", "missed", "start")
 
     def __init__(self, start: int, end: int | None) -> None:
-        self.bids, self.asks = _Side(BID), _Side(ASK)
+        self.bids, self.asks = Side(BID), Side(ASK)
         self.start, self.end = start, end  # the book before knows no record from `start` on; end None: unknown
         self.first: np.void | None = None  # its first record
         self.missed = ""
@@ -214,8 +183,8 @@ class OrderBook:
 
     Notes
     -----
-    One thread at a time. A change costs a look into a dict, and where a level appears or goes a move of part of a
-    sorted list. Nothing it was given is kept.
+    One thread at a time. A change costs a look into a dict, and where a new price appears a move of part of a sorted
+    list. Nothing it was given is kept.
 
     Examples
     --------
@@ -241,7 +210,7 @@ class OrderBook:
 
     def __repr__(self) -> str:
         state = "valid" if self.valid else f"NOT valid ({self.reason})"
-        bids, asks = (0, 0) if self._book is None else (len(self._book.bids.order), len(self._book.asks.order))
+        bids, asks = (0, 0) if self._book is None else (len(self._book.bids), len(self._book.asks))
         return f"<OrderBook before position {self.position}: {bids:,} bids, {asks:,} asks, {state}>"
 
     # --- what it is told -----------------------------------------------------------------------------
@@ -365,12 +334,12 @@ class OrderBook:
     @property
     def best_bid(self) -> tuple[float, float] | None:
         """Price and quantity of the highest bid; None if there is none."""
-        return None if self._book is None else _best(self._book.bids)
+        return None if self._book is None else self._book.bids.best()
 
     @property
     def best_ask(self) -> tuple[float, float] | None:
         """Price and quantity of the lowest ask; None if there is none."""
-        return None if self._book is None else _best(self._book.asks)
+        return None if self._book is None else self._book.asks.best()
 
     @property
     def crossed(self) -> bool:
@@ -393,10 +362,3 @@ class OrderBook:
         elif self._coming is not None:
             position = self._coming.start
         return Book(sides.bids.levels(depth), sides.asks.levels(depth), position, time_us, self.valid, self.reason)
-
-
-def _best(side: _Side) -> tuple[float, float] | None:
-    if not side.order:
-        return None
-    key = side.order[-1]
-    return float(prices_of(np.array([key ^ side.flip], np.int64))[0]), side.qty[key]

@@ -51,11 +51,11 @@ def check(book: Book, bids: Levels, asks: Levels, valid: bool) -> None:
     assert (book.best_bid, book.best_ask) == (float(max(bids)), float(min(asks)))
 
 
-def check_feed(reader: Reader, product: Product) -> None:
-    """Two hundred random times, each of the vectorised books, and the incremental one on the way."""
+def check_feed(reader: Reader, product: Product, count: int) -> None:
+    """Random times: the book of each, the incremental one on the way, and a row every 5 ms."""
     times = reader.read()["proc_us"]
     random = np.random.default_rng(len(times))
-    chosen = np.sort(times[random.integers(0, len(times), 200)])
+    chosen = np.sort(times[random.integers(0, len(times), count)])
     stops = times.searchsorted(chosen, "right")
     gaps = {at for at, *_ in product.level_gaps}
     kept = ~np.isin(stops, list(gaps))  # there it depends on when the gap began
@@ -76,6 +76,7 @@ def check_feed(reader: Reader, product: Product) -> None:
     assert row is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "faults"), CASES)
 def test_the_book_of_a_tape_at_random_times(
     shared_data: Path, tmp_store: Path, name: str, faults: list[str]
@@ -86,4 +87,4 @@ def test_the_book_of_a_tape_at_random_times(
     expected = walk(session.sent, PRODUCTS[name])
     with Platform(tmp_store) as store:
         for product in PRODUCTS[name]:
-            check_feed(store[f"CB-L2-{product}"], expected[product])
+            check_feed(store[f"CB-L2-{product}"], expected[product], 60 if faults else 200)
