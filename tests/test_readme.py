@@ -30,6 +30,11 @@ assert records.tobytes() == r.rows(0, count).to_numpy().tobytes() and count == 7
 assert crossed["position"].tolist() == [6] and found.spans[["first", "stop"]].tolist() == [(0, 6), (6, 7)]
 assert both.tolist() == [(1_786_309_549_000_001, 1_786_309_549_000_003)]
 assert gone.records == tape.first > 0 and tape.end == 900_000 and len(window.to_numpy()) == 1000
+assert then.bids.tolist() == [(65082.5, 2.0)] and then.asks.tolist() == [(65084.0, 0.5)]
+assert then.valid and not then.crossed
+assert not late.valid and late.reason == "gap before position 4: reconnect" and late.best_ask == 65083.5
+assert rows["valid"].tolist() == [False, True, True, False] and rows["bid_px"][1].tolist() == [65083.0, 65082.5]
+assert kept.best_bid == (65082.5, 2.0) and kept.reason == late.reason
 dw.delete_feed("QUOTES")
 dw.delete_feed("TAPE")
 """

@@ -42,6 +42,12 @@ def test_replays_come_in_order() -> None:
         assert name in shown
 
 
+def test_books_are_those_of_the_loops() -> None:
+    shown = run("book.py", "--rounds", 1, "--deltas", 20_000)
+    for name in ("the book  dict", "the book  book_at", "the book  OrderBook", "books     dict and", "books     books"):
+        assert f"{name} " in shown
+
+
 @pytest.mark.slow
 def test_peer_passes_the_checks_of_the_harness(tmp_path: Path) -> None:
     if not HARNESS.is_dir():
