@@ -1,10 +1,10 @@
 """One websocket connection, kept up: connect, subscribe, receive; again after anything that ends it.
 
-Knows sockets and time, and nothing of frames: every message goes to `Ingest.frame`. A connection ends
-when the peer closes it, the network fails, nothing at all comes for `idle_s` seconds (the exchange
-sends a heartbeat every second, so silence means a dead path) or the numbers step back. Then the next
-one is tried after a delay that doubles from `backoff_s` to `backoff_max_s` with a random half taken
-off, so that a thousand recorders do not come back in step.
+Knows sockets and time, and nothing of frames: every message goes to `Ingest.frame`, every text comes from the venue.
+A connection ends when the peer closes it, the network fails, nothing at all comes for `idle_s` seconds (a venue sees
+to it that the exchange is never so silent, so silence means a dead path), the venue finds that the stream is another
+one, or no fresh snapshot comes though it was asked for. Then the next one is tried after a delay that doubles from
+`backoff_s` to `backoff_max_s` with a random half taken off, so that a thousand recorders do not come back in step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -20,7 +21,8 @@ from deepwater.apps import needs_apps
 from deepwater.apps.counters import Counters
 from deepwater.apps.ingest import Ingest, ProtocolBreach
 from deepwater.apps.outlet import now_us
-from deepwater.apps.subscriptions import Pacer, message, subscribe
+from deepwater.apps.subscriptions import Pacer
+from deepwater.apps.venue import Venue
 from deepwater.errors import DeepwaterError
 
 try:
@@ -30,7 +32,7 @@ try:
 except ImportError as _error:
     needs_apps(_error)
 
-__all__ = ["Link", "keep_connected"]
+__all__ = ["Group", "Link", "keep_connected"]
 
 _log = logging.getLogger("deepwater.recorder")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -44,8 +46,8 @@ class Link:
     ----------
     uri : str
         ``ws://`` or ``wss://``.
-    idle_s : float
-        Seconds without any message after which the connection counts as dead.
+    idle_s : float, optional
+        Seconds without any message after which the connection counts as dead. Default what the venue says.
     open_timeout_s, close_timeout_s : float
         For the opening and the closing handshake.
     backoff_s, backoff_max_s : float
@@ -54,6 +56,8 @@ class Link:
         A connection that lasted this long starts the delays afresh.
     resync_pause_s : float
         At least this long between two requests for fresh snapshots; a lost frame costs 5 MB a book.
+    resync_timeout_s : float
+        Seconds after such a request within which the snapshots must have come, or the connection is given up.
     max_size : int
         Largest message in bytes. The BTC-USD snapshot has 5 MB; the library's default of 1 MiB would
         close the connection (code 1009).
@@ -63,13 +67,14 @@ class Link:
     """
 
     uri: str
-    idle_s: float = 10.0
+    idle_s: float | None = None
     open_timeout_s: float = 10.0
     close_timeout_s: float = 1.0
     backoff_s: float = 0.5
     backoff_max_s: float = 30.0
     stable_s: float = 10.0
     resync_pause_s: float = 5.0
+    resync_timeout_s: float = 60.0
     max_size: int = 64 * 2**20
     compress: bool | None = None
     rng: random.Random = field(default_factory=random.Random, compare=False, repr=False)
@@ -102,10 +107,56 @@ class Link:
         return longest * (0.5 + 0.5 * self.rng.random())
 
 
-async def keep_connected(
-    link: Link, ingest: Ingest, products: list[str], channels: list[str], pacer: Pacer, counters: Counters
-) -> None:
-    """Feed `ingest` from one connection after another; runs until it is cancelled.
+class Group:
+    """The products of one connection: its feeds, and what the exchange is yet to be told. One event loop.
+
+    Parameters
+    ----------
+    venue : Venue
+    ingest : Ingest
+        Of these products.
+    products : list of str
+    channels : sequence of str
+    """
+
+    def __init__(self, venue: Venue, ingest: Ingest, products: Sequence[str], channels: Sequence[str]) -> None:
+        self.venue = venue
+        self.ingest = ingest
+        self.products = list(products)
+        self.channels = list(channels)
+        self._texts: asyncio.Queue[list[str]] = asyncio.Queue()
+
+    def add(self, product: str) -> None:
+        """Record a product too.
+
+        Raises
+        ------
+        DeepwaterError
+            Its feeds can not be opened; nothing has changed then.
+        """
+        self.ingest.add(product)
+        self.products.append(product)
+        self._texts.put_nowait(self.venue.subscribe(self.channels, [product]))
+
+    def remove(self, product: str) -> None:
+        """Record a product no more; its feeds are closed."""
+        self.products.remove(product)
+        self.ingest.remove(product)
+        self._texts.put_nowait(self.venue.unsubscribe(self.channels, [product]))
+
+    def hello(self) -> list[str]:
+        """Return what a new connection says; changes that it had not been told are in that."""
+        while not self._texts.empty():
+            self._texts.get_nowait()
+        return [*self.venue.subscribe(self.channels, self.products), *self.venue.liveness()]
+
+    async def changes(self) -> list[str]:
+        """Wait for the next change and return what is to be said of it."""
+        return await self._texts.get()
+
+
+async def keep_connected(link: Link, group: Group, pacer: Pacer, counters: Counters) -> None:
+    """Feed the group from one connection after another; runs until it is cancelled.
 
     Raises
     ------
@@ -118,14 +169,14 @@ async def keep_connected(
         began = loop.time()
         before = counters.connections
         try:
-            await _session(link, ingest, products, channels, pacer, counters)
+            await _session(link, group, pacer, counters)
         except (WebSocketException, OSError, TimeoutError, ProtocolBreach, EOFError) as error:
             if isinstance(error, DeepwaterError):
                 raise  # a device error of a feed is an OSError too
             reason = _describe(error)
         except ImportError as error:  # websockets loads what a SOCKS proxy needs when it meets one
             raise DeepwaterError(f"can not connect to {link.uri}: {error}", uri=link.uri) from error
-        ingest.disconnected(reason)
+        group.ingest.disconnected(reason)
         counters.last_error = f"connection lost: {reason}"
         stable = counters.connections > before and loop.time() - began >= link.stable_s
         delay_s = link.delay_s(0 if stable else failures)
@@ -134,40 +185,54 @@ async def keep_connected(
         await asyncio.sleep(delay_s)
 
 
-async def _session(
-    link: Link, ingest: Ingest, products: list[str], channels: list[str], pacer: Pacer, counters: Counters
-) -> None:
+async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -> None:
     """One connection, from the handshake to its end, which is always an exception."""
-    messages = subscribe(channels, products)
-    await pacer.take(len(messages))
+    await pacer.take(len(group.hello()))
     async with link.connect() as socket:
-        counters.reconnects += ingest.interrupted
-        ingest.connected()
-        for text in messages:
+        counters.reconnects += group.ingest.interrupted
+        group.ingest.connected()
+        for text in group.hello():  # once more: products may have changed while it connected
             await socket.send(text)
         wanted = asyncio.Event()
-        resync = asyncio.create_task(_resync(link, socket, ingest, wanted, pacer, counters))
+        tasks = [
+            asyncio.create_task(_resync(link, socket, group, wanted, pacer, counters)),
+            asyncio.create_task(_tell_changes(socket, group, pacer)),
+        ]
         try:
-            await _receive(link, socket, ingest, wanted)
+            await _receive(link, socket, group, wanted)
         finally:
             await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
-            resync.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
-                await resync
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
+                    await task
 
 
-async def _receive(link: Link, socket: ClientConnection, ingest: Ingest, wanted: asyncio.Event) -> None:
+async def _receive(link: Link, socket: ClientConnection, group: Group, wanted: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
+    ingest = group.ingest
+    idle_s = group.venue.idle_s if link.idle_s is None else link.idle_s
     try:
-        async with asyncio.timeout(link.idle_s) as deadline:
+        async with asyncio.timeout(idle_s) as deadline:
             while True:
                 data = await socket.recv(decode=False)
                 _take(ingest, data)
                 if ingest.stale:
                     wanted.set()
-                deadline.reschedule(loop.time() + link.idle_s)
+                if ingest.asked:
+                    _give_up(link, ingest, loop.time())
+                deadline.reschedule(loop.time() + idle_s)
     except TimeoutError as error:
-        raise TimeoutError(f"no frame for {link.idle_s:g} s") from error
+        if str(error):
+            raise
+        raise TimeoutError(f"no frame for {idle_s:g} s") from error
+
+
+def _give_up(link: Link, ingest: Ingest, now_s: float) -> None:
+    """End a connection on which a fresh snapshot was asked for in vain."""
+    late = [product for product, since_s in ingest.asked.items() if now_s - since_s > link.resync_timeout_s]
+    if late:
+        raise TimeoutError(f"no fresh book of {late[0]} in {link.resync_timeout_s:g} s")
 
 
 def _take(ingest: Ingest, data: bytes) -> None:
@@ -183,12 +248,13 @@ def _take(ingest: Ingest, data: bytes) -> None:
 async def _resync(
     link: Link,
     socket: ClientConnection,
-    ingest: Ingest,
+    group: Group,
     wanted: asyncio.Event,
     pacer: Pacer,
     counters: Counters,
 ) -> None:
-    """Ask for fresh snapshots of stale books: leave level2 and subscribe to it again."""
+    """Ask for fresh snapshots of stale books."""
+    ingest, loop = group.ingest, asyncio.get_running_loop()
     while True:
         await wanted.wait()
         wanted.clear()
@@ -197,9 +263,21 @@ async def _resync(
         ingest.stale.clear()
         if products:
             counters.resyncs += 1
-            await socket.send(message("unsubscribe", "level2", products))
-            await socket.send(message("subscribe", "level2", products))
+            for product in products:
+                ingest.asked.setdefault(product, loop.time())
+            for text in group.venue.resync(products):
+                await socket.send(text)
             await asyncio.sleep(link.resync_pause_s)
+
+
+async def _tell_changes(socket: ClientConnection, group: Group, pacer: Pacer) -> None:
+    """Tell the exchange of products that came or went."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            texts = await group.changes()
+            await pacer.take(len(texts))
+            for text in texts:
+                await socket.send(text)
 
 
 def _describe(error: BaseException) -> str:

@@ -106,6 +106,10 @@ class Counters:
         Chunks that retention let go; times that it failed for a feed (`last_error` has the latest).
     lag, handling : Latency
         From the exchange's stamp to receipt (as far as the clocks agree); from receipt to written.
+    written_bytes : int
+        Size of the records written.
+    disk_full_s : float or None
+        Seconds until the disk is full at the present rate; None: nobody knows, or it will not.
     feeds : dict of str to int
         Records written, by feed.
     last_error : str
@@ -135,6 +139,8 @@ class Counters:
     retain_errors: int = 0
     lag: Latency = field(default_factory=Latency)
     handling: Latency = field(default_factory=Latency)
+    written_bytes: int = 0
+    disk_full_s: float | None = None
     feeds: dict[str, int] = field(default_factory=dict)
     bad_log: deque[BadFrame] = field(default_factory=lambda: deque(maxlen=_BAD_FRAMES_KEPT))
     last_error: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from deepwater.apps import needs_apps
 from deepwater.apps.market import Change, Market, Print, Step
@@ -20,11 +20,27 @@ try:
 except ImportError as _error:
     needs_apps(_error)
 
-__all__ = ["ClientSession", "Outgoing", "rfc3339"]
+__all__ = ["ClientSession", "ExchangeSession", "Outgoing", "rfc3339"]
 
 _CHANNELS = frozenset({"level2", "market_trades", "heartbeats"})
 
 Outgoing = tuple[int, bytes]  # the frame's number, or -1 for an error frame; the frame
+
+
+class ExchangeSession(Protocol):
+    """What one client of a synthetic market is sent, in a venue's protocol."""
+
+    def receive(self, text: str | bytes) -> list[Outgoing]:
+        """Answer what the client says."""
+        ...
+
+    def step(self, product: str, step: Step) -> list[Outgoing]:
+        """Return the frames of one step of a product, as far as the client is subscribed."""
+        ...
+
+    def heartbeat(self) -> list[Outgoing]:
+        """Return one heartbeat, if the client is to have it. Called once a second."""
+        ...
 
 
 def rfc3339(ns: int) -> str:

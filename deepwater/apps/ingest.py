@@ -1,24 +1,23 @@
-"""Frames of one connection into the feeds of its products. No sockets, no waiting.
+"""Messages of one connection into the feeds of its products. No sockets, no waiting, and no exchange's protocol.
 
 `Ingest` lives as long as the recording and sees one connection after another::
 
-    ingest.connected()            a new connection: numbers start at 0
+    ingest.connected()            a new connection
     ingest.frame(data, recv_us)   each message
     ingest.disconnected(reason)   it is gone
     ingest.close()                the recording ends
 
-What it guarantees of every feed of the connection
-    - a frame is decoded whole before anything of it is written, and is written as one batch a feed:
-      a snapshot is one indexed write, the updates of a frame are one;
-    - a break in the numbering, a frame that could not be decoded, a lost connection and a restart of
-      the recorder are gap marks in EVERY feed, before the first record that came after: the lost
-      frame might have been for any of them. `lost` is None, since it counts records: `reason` and
-      `Counters.lost_frames` count frames;
+What a message means says the venue (`venue.Stream.take`). What is guaranteed of every feed of the connection
+    - a message is decoded whole before anything of it is written, and is written as one batch a feed:
+      a snapshot is one indexed write, the updates of a message are one;
+    - what the venue knows to be missing, a lost connection and a restart of the recorder are gap marks, before
+      the first record that came after; the latter two in EVERY feed: what was lost might have been for any of
+      them. `lost` is None, since it counts records: `reason` and `Counters.lost_frames` count messages;
     - trades that never came are gap marks in their feed, with their number (their ids say so), and
       each trade is stored once, oldest first.
 
 After anything that may have lost deltas a book is wrong until its next snapshot: `stale` holds the
-products to ask a fresh one for.
+products to ask a fresh one for. Products may come and go (`add`, `remove`) while the connection lives.
 """
 
 from __future__ import annotations
@@ -30,53 +29,33 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from deepwater.apps import coinbase, specs
+from deepwater.apps.coinbase_venue import COINBASE
 from deepwater.apps.counters import Counters
 from deepwater.apps.outlet import Outlet, now_us
 from deepwater.apps.product_feeds import BookFeed, TradesFeed
-from deepwater.apps.sequence import Sequence as Numbers
 from deepwater.apps.sink import Records, Sink
 from deepwater.apps.trade_ids import MISSING_MAX, TradeIds
+from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Missed, Venue
 
-__all__ = ["Ingest", "ProtocolBreach"]
+__all__ = ["Ingest", "KeepBad", "ProtocolBreach"]
 
 _log = logging.getLogger("deepwater.recorder")
 _TEXT_MAX = 300  # of what the exchange says
+
+KeepBad = Callable[[int, str, bytes], None]
+"""Keeps a message that could not be used: when it was received (µs), why, the whole of it."""
 
 
 class ProtocolBreach(Exception):  # noqa: N818 - it ends a connection, not the recording
     """The connection can not be trusted any more: connect anew."""
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What one frame holds for one feed."""
-
-    feed: BookFeed | TradesFeed
-    snapshot: bool
-    parts: list[Records]
-
-    def records(self) -> Records:
-        """Return the parts as one array; `np.concatenate` would close the gaps of their dtype."""
-        if len(self.parts) == 1:
-            return self.parts[0]
-        out = np.zeros(sum(map(len, self.parts)), self.parts[0].dtype)
-        at = 0
-        for part in self.parts:
-            out[at : at + len(part)] = part
-            at += len(part)
-        return out
-
-
 @dataclass(frozen=True, slots=True)
 class _Outage:
-    """The stream was interrupted: to be marked when it flows again.
-
-    `from_us` is None after a restart: each feed's own last record tells.
-    """
+    """The stream was interrupted: to be marked when it flows again."""
 
     reason: str
-    from_us: int | None
+    from_us: int
 
 
 class Ingest:
@@ -90,15 +69,21 @@ class Ingest:
         Product ids.
     counters : Counters
         Shared by all connections of the recording.
-    channels : sequence of {"level2", "market_trades"}
-        What is recorded.
+    channels : sequence of str, optional
+        What is recorded; all that the venue has.
     now : callable
         Local time in µs; for tests.
+    venue : Venue
+        Whose protocol it is.
+    keep_bad : callable, optional
+        See `KeepBad`.
 
     Attributes
     ----------
     stale : set of str
         Products whose book is wrong until a fresh snapshot comes. Whoever asks for one removes them.
+    asked : dict of str to float
+        When fresh snapshots were asked for that have not come, by the clock of who asked.
     """
 
     def __init__(
@@ -106,47 +91,86 @@ class Ingest:
         sink: Sink,
         products: Sequence[str],
         counters: Counters,
-        channels: Sequence[str] = ("level2", "market_trades"),
+        channels: Sequence[str] | None = None,
         now: Callable[[], int] = now_us,
+        venue: Venue = COINBASE,
+        keep_bad: KeepBad | None = None,
     ) -> None:
+        self._sink = sink
+        self._venue = venue
+        self._channels = list(venue.channels if channels is None else channels)
         self._counters = counters
         self._now = now
-        self._numbers = Numbers()
+        self._keep_bad = keep_bad
+        self._stream = venue.connection()
         self._last_recv_us = 0
         self._outage: _Outage | None = None
         self.stale: set[str] = set()
-        self._books: dict[str, BookFeed] = {}
-        self._trades: dict[str, TradesFeed] = {}
+        self.asked: dict[str, float] = {}
+        self._feeds: dict[FeedKey, BookFeed | TradesFeed] = {}
+        self._behind: dict[FeedKey, str] = {}  # feeds that held records when they were opened: why they lack some
         for product in products:
-            if "level2" in channels:
-                outlet, _ = self._open(sink, specs.L2, product, 1)
-                self._books[product] = BookFeed(product, outlet, counters, self.stale)
-            if "market_trades" in channels:
-                outlet, tail = self._open(sink, specs.TRADES, product, MISSING_MAX)
-                ids = TradeIds.resume(tail["trade_id"].tolist(), tail["ev_us"].tolist())
-                self._trades[product] = TradesFeed(outlet, counters, ids)
+            self.add(product, "recorder restarted")
 
-    def _open(self, sink: Sink, kind: str, product: str, count: int) -> tuple[Outlet, Records]:
-        spec = specs.spec(kind, product)
-        writer = sink.open(spec)
-        tail = sink.tail(spec, count)
+    # -- products ------------------------------------------------------------------------------------
+
+    def add(self, product: str, reason: str = "not subscribed") -> None:
+        """Open the feeds of a product. Those that hold records get a gap mark, when the connection delivers.
+
+        Raises
+        ------
+        DeepwaterError
+            A feed can not be opened; then none of the product stays open.
+        """
+        opened: list[FeedPlan] = []
+        try:
+            for plan in self._venue.feeds(product, self._channels):
+                opened.append(plan)
+                self._feeds[plan.key] = self._open(plan, reason)
+        except BaseException:
+            for plan in opened:
+                self._feeds.pop(plan.key, None)
+                self._behind.pop(plan.key, None)
+                self._sink.release(plan.spec.feed_name)
+            raise
+
+    def remove(self, product: str) -> None:
+        """Mark what is still unmarked in the feeds of a product, and close them."""
+        for key in [key for key in self._feeds if key.product == product]:
+            if self.interrupted:
+                self._mark_outage(key, self._outage, self._now())
+            feed = self._feeds.pop(key)
+            self._behind.pop(key, None)
+            feed.outlet.settle()
+            self._sink.release(feed.outlet.name)
+        self.stale.discard(product)
+        self.asked.pop(product, None)
+
+    def _open(self, plan: FeedPlan, reason: str) -> BookFeed | TradesFeed:
+        writer = self._sink.open(plan.spec)
+        tail = self._sink.tail(plan.spec, 1 if plan.key.kind == "book" else MISSING_MAX)
         if len(tail):
-            self._outage = _Outage("recorder restarted", None)
+            self._behind[plan.key] = reason
         last_us = int(tail["proc_us"][-1]) if len(tail) else 0
-        return Outlet(spec.feed_name, writer, self._counters, last_us, self._now), tail
+        outlet = Outlet(plan.spec.feed_name, writer, self._counters, last_us, self._now)
+        if plan.key.kind == "book":
+            return BookFeed(plan.key.product, outlet, self._counters, self.stale)
+        ids = TradeIds.resume(tail["trade_id"].tolist(), tail["ev_us"].tolist())
+        return TradesFeed(outlet, self._counters, ids)
 
     # -- the connection ------------------------------------------------------------------------------
 
     def connected(self) -> None:
-        """Begin a connection: its numbers start at 0 and its subscriptions send fresh snapshots."""
-        self._numbers = Numbers()
+        """Begin a connection: its subscriptions send fresh snapshots."""
+        self._stream = self._venue.connection()
         self.stale.clear()
+        self.asked.clear()
         self._counters.connections += 1
 
     @property
     def interrupted(self) -> bool:
         """Whether a stream that had delivered was lost, and none has delivered since."""
-        return self._outage is not None and self._outage.from_us is not None
+        return self._outage is not None
 
     def disconnected(self, reason: str) -> None:
         """Remember that the stream was interrupted; the marks follow when one delivers again."""
@@ -157,7 +181,7 @@ class Ingest:
         """Mark what is still unmarked: an outage that did not end, records that found no space."""
         if self.interrupted:
             self._end_outage(self._now())
-        for feed in self._feeds():
+        for feed in self._feeds.values():
             feed.outlet.settle()
 
     # -- frames --------------------------------------------------------------------------------------
@@ -175,107 +199,112 @@ class Ingest:
         Returns
         -------
         bool
-            Whether it was a frame with a number, that is, the connection delivers.
+            Whether the connection delivers.
 
         Raises
         ------
         ProtocolBreach
-            If the numbers step back. The frame is not stored.
+            If the stream is not the one subscribed to. The message is not stored.
         """
         began = perf_counter_ns()
-        self._counters.frames += 1
-        self._counters.bytes += len(data)
-        try:
-            frame = coinbase.decode(data)
-            if isinstance(frame, coinbase.ErrorFrame):
-                self._error(frame)
-                return False
-            batches = self._batches(frame, recv_us)
-        except coinbase.FrameError as error:
-            return self._bad(error, data, recv_us)
-        self._number(frame.sequence_num, recv_us)
+        counters = self._counters
+        counters.frames += 1
+        counters.bytes += len(data)
+        message = self._stream.take(data, recv_us)
+        counters.heartbeats += message.heartbeat
+        counters.ignored += message.ignored
+        if message.error:
+            self._error(message.error)
+        if message.bad:
+            self._bad(message.bad, data, recv_us)
+        if message.delivers:
+            self._delivers(message.missed, message.breach, recv_us)
+        for batch in self._merged(message.batches):
+            if len(batch.records):
+                counters.lag.add(recv_us - int(batch.records["packet_us"][0]))
+            self._feeds[batch.key].write(batch.records, batch.snapshot, recv_us)
+            if batch.snapshot and self.asked:
+                self.asked.pop(batch.key.product, None)
+        if message.delivers and not message.bad:
+            counters.handling.add((perf_counter_ns() - began) // 1000)
+        return message.delivers
+
+    def _merged(self, batches: list[Batch]) -> list[Batch]:
+        """Leave out feeds that are not recorded; runs of updates of one feed become one write."""
+        if len(batches) == 1 and batches[0].key in self._feeds:
+            return batches
+        runs: list[list[Batch]] = []
         for batch in batches:
-            records = batch.records()
-            if len(records):
-                self._counters.lag.add(recv_us - int(records["packet_us"][0]))
-            batch.feed.write(records, batch.snapshot, recv_us)
-        self._counters.handling.add((perf_counter_ns() - began) // 1000)
-        return True
+            if batch.key not in self._feeds:
+                self._counters.ignored += 1
+                continue
+            last = next((run for run in reversed(runs) if run[0].key == batch.key), None)
+            if last is None or batch.snapshot or last[0].snapshot:
+                runs.append([batch])
+            else:
+                last.append(batch)
+        return [run[0] if len(run) == 1 else Batch(run[0].key, _joined([part.records for part in run])) for run in runs]
 
-    def _batches(self, frame: coinbase.Numbered, recv_us: int) -> list[_Batch]:
-        """Everything a frame holds, decoded; nothing is written yet, so it may still be refused."""
-        batches: list[_Batch] = []
-        if isinstance(frame, coinbase.L2Data):
-            for event in frame.events or ():
-                records = coinbase.l2_records(frame, event, recv_us)
-                self._put(batches, self._books.get(event.product_id), event.type == "snapshot", records)
-        elif isinstance(frame, coinbase.MarketTrades):
-            for product, trades in coinbase.trades_by_product(frame):
-                records = coinbase.trade_records(frame, trades, recv_us)
-                self._put(batches, self._trades.get(product), False, records)
-        elif isinstance(frame, coinbase.Heartbeats):
-            self._counters.heartbeats += 1
-        elif isinstance(frame, coinbase.Other):
-            self._counters.ignored += 1
-        return batches
-
-    def _put(self, batches: list[_Batch], feed: BookFeed | TradesFeed | None, snapshot: bool, records: Records) -> None:
-        """Add records to a frame's batches; runs of updates of one feed become one write."""
-        if feed is None:
-            self._counters.ignored += 1
-            return
-        last = next((batch for batch in reversed(batches) if batch.feed is feed), None)
-        if last is None or snapshot or last.snapshot:
-            batches.append(_Batch(feed, snapshot, [records]))
-        else:
-            last.parts.append(records)
-
-    def _error(self, frame: coinbase.ErrorFrame) -> None:
-        text = frame.message if len(frame.message) <= _TEXT_MAX else f"{frame.message[:_TEXT_MAX]}..."
+    def _error(self, text: str) -> None:
+        short = text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
         self._counters.errors += 1
-        self._counters.last_error = f"exchange: {text}"
-        _log.warning("the exchange says: %s", text)
+        self._counters.last_error = f"exchange: {short}"
+        _log.warning("the exchange says: %s", short)
 
-    def _bad(self, error: coinbase.FrameError, data: bytes, recv_us: int) -> bool:
-        """Count a frame that could not be used. With a number its loss is marked here, else by the next."""
-        self._counters.bad(recv_us, str(error), data)
-        _log.warning("%s", error)
-        if error.sequence_num is None:
-            return False
-        before_us = self._last_recv_us
-        self._number(error.sequence_num, recv_us)
-        self._lost(1, before_us, recv_us, str(error))
-        return True
+    def _bad(self, reason: str, data: bytes, recv_us: int) -> None:
+        """Count a message that could not be used, and keep it aside."""
+        self._counters.bad(recv_us, reason, data)
+        _log.warning("%s", reason)
+        if self._keep_bad is not None:
+            self._keep_bad(recv_us, reason, data)
 
     # -- continuity ----------------------------------------------------------------------------------
 
-    def _number(self, number: int, recv_us: int) -> None:
-        """Take the number of a frame: end an outage, mark a jump, refuse a step back."""
-        self._end_outage(recv_us)
-        jump = self._numbers.check(number)
-        if jump is not None:
-            if jump.lost is None:
-                raise ProtocolBreach(jump.reason)  # the connection ends, and that is marked
-            self._lost(jump.lost, self._last_recv_us, recv_us, jump.reason)
+    def _delivers(self, missed: list[Missed], breach: str, recv_us: int) -> None:
+        """End an outage, mark what is missing, refuse a stream that is another one."""
+        if self._outage is not None or self._behind:
+            self._end_outage(recv_us)
+        if missed:
+            before_us = self._last_recv_us
+            for one in missed:
+                self._lost(one, one.from_us or before_us, recv_us)
+        if breach:
+            raise ProtocolBreach(breach)  # the connection ends, and that is marked
         self._last_recv_us = recv_us
 
-    def _lost(self, frames: int, from_us: int, to_us: int, reason: str) -> None:
-        """Frames are missing: say so in every feed, and want fresh books."""
+    def _lost(self, missed: Missed, from_us: int, to_us: int) -> None:
+        """Messages are missing: say so in the feeds they might have been for, and want fresh books."""
         self._counters.gaps += 1
-        self._counters.lost_frames += frames
-        self._counters.last_error = reason
-        self.stale.update(self._books)
-        for feed in self._feeds():
-            feed.outlet.gap(lost=None, from_us=from_us or to_us, to_us=to_us, reason=reason)
+        self._counters.lost_frames += missed.frames
+        self._counters.last_error = missed.reason
+        for key in self._feeds if missed.feeds is None else missed.feeds:
+            feed = self._feeds.get(key)
+            if feed is not None:
+                if key.kind == "book":
+                    self.stale.add(key.product)
+                feed.outlet.gap(lost=None, from_us=from_us or to_us, to_us=to_us, reason=missed.reason)
 
     def _end_outage(self, to_us: int) -> None:
         outage, self._outage = self._outage, None
-        if outage is None:
-            return
-        for feed in self._feeds():
-            from_us = outage.from_us or feed.outlet.last_us
-            if from_us:  # a feed that had no record before a restart has no gap
-                feed.outlet.gap(lost=None, from_us=from_us, to_us=to_us, reason=outage.reason)
+        for key in self._feeds:
+            self._mark_outage(key, outage, to_us)
+        self._behind.clear()
 
-    def _feeds(self) -> list[BookFeed | TradesFeed]:
-        return [*self._books.values(), *self._trades.values()]
+    def _mark_outage(self, key: FeedKey, outage: _Outage | None, to_us: int) -> None:
+        """Mark one feed. One that was opened meanwhile lacks more: all since its own last record."""
+        outlet = self._feeds[key].outlet
+        behind = self._behind.get(key)
+        if behind is not None:
+            outlet.gap(lost=None, from_us=outlet.last_us, to_us=to_us, reason=behind)
+        elif outage is not None:
+            outlet.gap(lost=None, from_us=outage.from_us, to_us=to_us, reason=outage.reason)
+
+
+def _joined(parts: list[Records]) -> Records:
+    """Return the parts as one array; `np.concatenate` would close the gaps of their dtype."""
+    out = np.zeros(sum(map(len, parts)), parts[0].dtype)
+    at = 0
+    for part in parts:
+        out[at : at + len(part)] = part
+        at += len(part)
+    return out

@@ -118,6 +118,7 @@ class Outlet:
         self._pause_us = self._retry_us = 0
         self.last_us = stamp
         self._counters.feeds[self.name] += len(records)
+        self._counters.written_bytes += records.nbytes
         return True
 
     def gap(self, *, lost: int | None, from_us: int, to_us: int, reason: str) -> None:

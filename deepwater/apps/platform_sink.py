@@ -34,6 +34,7 @@ class PlatformSink:
         self._close = contextlib.ExitStack()
         self._close.callback(self._platform.close)
         self._places: dict[str, tuple[int, int]] = {}
+        self._opened: dict[str, FeedWriter] = {}
         self._writers: dict[str, Writer] = {}
         self._chunks: dict[str, int] = {}
 
@@ -52,13 +53,29 @@ class PlatformSink:
         if isinstance(writer, Writer):
             self._writers[spec.feed_name] = writer
             self._chunks[spec.feed_name] = writer.chunk_id
-        self._close.callback(writer.close)
-        self._close.callback(writer.flush)  # last in, first out
-        path = os.path.join(self._platform.base_path, "data", spec.feed_name)
+        self._opened[spec.feed_name] = writer
+        self._close.callback(self.release, spec.feed_name)
+        path = self._path(spec.feed_name)
         place = _place(path)
         if place is not None:
             self._places[path] = place
         return writer
+
+    def release(self, name: str) -> None:
+        """See `Sink.release`."""
+        writer = self._opened.pop(name, None)
+        if writer is None:
+            return
+        for known in (self._writers, self._chunks):
+            known.pop(name, None)
+        self._places.pop(self._path(name), None)
+        try:
+            writer.flush()
+        finally:
+            writer.close()
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._platform.base_path, "data", name)
 
     def tail(self, spec: FeedSpec, count: int) -> Records:
         """See `Sink.tail`."""

@@ -1,7 +1,8 @@
-"""The recorder: Coinbase Advanced Trade market data into feeds, until told to stop.
+"""The recorder: a venue's market data into feeds, until told to stop.
 
-Two feeds a product, ``CB-L2-<product>`` and ``CB-TRADES-<product>``; what is guaranteed of them is said in
-`ingest`. Products are shared out over connections of at most 30; each is kept up by `connection`.
+Which feeds a product has the venue says (Coinbase: ``CB-L2-<product>`` and ``CB-TRADES-<product>``); what is
+guaranteed of them is said in `ingest`. Products are shared out over connections by `roster`, and may change while it
+runs; each connection is kept up by `connection`. What could not be used is kept aside by `bad_frames`.
 The feeds' settings `retain` are applied once a minute, and to a feed that has begun a chunk; an error of that is
 counted and reported, and ends nothing.
 A stop (duration, SIGINT, SIGTERM) falls between two frames; the feeds are flushed and closed.
@@ -18,23 +19,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from deepwater.apps.connection import Link, keep_connected
+from deepwater.apps.bad_frames import BadFrames
+from deepwater.apps.coinbase_venue import COINBASE
+from deepwater.apps.connection import Link
 from deepwater.apps.counters import Counters
-from deepwater.apps.ingest import Ingest
+from deepwater.apps.disk_watch import DiskWatch
+from deepwater.apps.ingest import KeepBad
 from deepwater.apps.platform_sink import PlatformSink
+from deepwater.apps.roster import Roster
 from deepwater.apps.sink import Sink
-from deepwater.apps.subscriptions import CHANNELS, Pacer, spread
+from deepwater.apps.venue import Venue
 from deepwater.errors import DeepwaterError
 
 __all__ = ["DEFAULT_URI", "Stop", "record", "run_recorder"]
 
-DEFAULT_URI = "wss://advanced-trade-ws.coinbase.com"
+DEFAULT_URI = COINBASE.uri
 _STATUS_EVERY_S = 0.5
 _WATCH_EVERY_S = 1.0
 _RETAIN_EVERY_S = 60.0
 _log = logging.getLogger("deepwater.recorder")
 
 OnStatus = Callable[[Counters], None]
+OnHangup = Callable[[], Sequence[str]]
 
 
 class Stop:
@@ -59,15 +65,18 @@ def run_recorder(
     products: Sequence[str],
     base_path: str | Path,
     duration: float | None = None,
-    channels: Sequence[str] = CHANNELS,
+    channels: Sequence[str] | None = None,
     on_status: OnStatus | None = None,
+    *,
+    venue: Venue = COINBASE,
+    reload: Callable[[], Sequence[str]] | None = None,
 ) -> Counters:
     """Record until `duration` is over or SIGINT or SIGTERM comes; blocks.
 
     Parameters
     ----------
     uri : str
-        The endpoint; `DEFAULT_URI` is the public one.
+        The endpoint; ``venue.uri`` is the public one.
     products : sequence of str
         E.g. ``["BTC-USD", "ETH-USD"]``.
     base_path : path
@@ -75,11 +84,16 @@ def run_recorder(
         time between, and trades that are there already are not stored again.
     duration : float, optional
         Seconds. None: until a signal.
-    channels : sequence of {"level2", "market_trades"}
-        What to record.
+    channels : sequence of str, optional
+        What to record, of ``venue.channels``. Default all.
     on_status : callable, optional
         Called with the live `Counters` about twice a second and once at the end, on the event loop's
         thread: be quick; keep a `copy`. What it raises ends the recording and is raised here.
+    venue : Venue
+        Whose protocol is spoken at `uri`.
+    reload : callable, optional
+        Called when SIGHUP comes: the products to record from then on. A `DeepwaterError` that it raises
+        is said and changes nothing. Without it SIGHUP has its usual effect.
 
     Returns
     -------
@@ -100,7 +114,9 @@ def run_recorder(
 
     async def main() -> Counters:
         stop = Stop()
-        with PlatformSink(base_path) as sink, _signals(stop):
+        changes: asyncio.Queue[OnHangup] = asyncio.Queue()
+        hangup = None if reload is None else (lambda: changes.put_nowait(reload))
+        with PlatformSink(base_path) as sink, _signals(stop, hangup):
             return await record(
                 Link(uri),
                 products,
@@ -109,6 +125,10 @@ def run_recorder(
                 channels=channels,
                 on_status=on_status,
                 stop=stop,
+                venue=venue,
+                changes=changes,
+                keep_bad=BadFrames(base_path, venue.name),
+                disk=DiskWatch(base_path),
             )
 
     return asyncio.run(main())
@@ -120,27 +140,30 @@ async def record(
     sink: Sink,
     *,
     duration: float | None = None,
-    channels: Sequence[str] = CHANNELS,
+    channels: Sequence[str] | None = None,
     on_status: OnStatus | None = None,
     stop: Stop | None = None,
     counters: Counters | None = None,
+    venue: Venue = COINBASE,
+    changes: asyncio.Queue[OnHangup] | None = None,
+    keep_bad: KeepBad | None = None,
+    disk: DiskWatch | None = None,
 ) -> Counters:
     """Record into `sink` until `duration` is over, `stop` is called or the task is cancelled.
 
-    Parameters and errors are those of `run_recorder`; `counters` are filled live if given. The feeds
-    opened in `sink` are left open: they belong to whoever made it.
+    Parameters and errors are those of `run_recorder`; `counters` are filled live if given. Each of `changes` is called
+    for the products to record from then on; `keep_bad` is given what could not be used; `disk` warns. The feeds opened
+    in `sink` are left open: they belong to whoever made it.
     """
-    _check_channels(channels)
+    channels = _checked_channels(venue, channels)
     stop = stop or Stop()
     counters = counters if counters is not None else Counters()
-    pacer = Pacer()
-    groups = spread(products)
-    ingests = [Ingest(sink, group, counters, channels) for group in groups]
-    tasks = [
-        asyncio.create_task(keep_connected(link, ingest, group, list(channels), pacer, counters))
-        for ingest, group in zip(ingests, groups, strict=True)
-    ]
-    tasks += [asyncio.create_task(_watch(sink)), asyncio.create_task(_retain(sink, counters))]
+    roster = Roster(venue, link, products, sink, counters, channels, keep_bad)
+    tasks = [asyncio.create_task(work) for work in (roster.run(), _watch(sink), _retain(sink, counters))]
+    if changes is not None:
+        tasks.append(asyncio.create_task(_change(roster, changes, counters)))
+    if disk is not None:
+        tasks.append(asyncio.create_task(disk.run(counters)))
     if on_status is not None:
         tasks.append(asyncio.create_task(_report(on_status, counters)))
     try:
@@ -149,8 +172,7 @@ async def record(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for ingest in ingests:
-            ingest.close()
+        roster.close()
     counters.stopped = stop.reason
     if on_status is not None:
         on_status(counters)
@@ -210,18 +232,30 @@ def _count(counters: Counters, chunks: int, errors: list[str]) -> None:
         _log.warning("%s", error)
 
 
-def _check_channels(channels: Sequence[str]) -> None:
-    wrong = [channel for channel in channels if channel not in CHANNELS]
-    if wrong or not channels:
+async def _change(roster: Roster, changes: asyncio.Queue[OnHangup], counters: Counters) -> None:
+    """Record other products when it is asked for. What is wrong with them is said, and changes nothing."""
+    while True:
+        products = await changes.get()
+        try:
+            roster.set(products())
+        except DeepwaterError as error:
+            counters.last_error = f"the products stay as they are: {error}"
+            _log.warning("%s", counters.last_error)
+
+
+def _checked_channels(venue: Venue, channels: Sequence[str] | None) -> list[str]:
+    wanted = list(venue.channels if channels is None else channels)
+    if not wanted or set(wanted) - set(venue.channels):
         raise DeepwaterError(
-            f"channels {list(channels)!r}: expected one or both of {', '.join(CHANNELS)}",
-            channels=list(channels),
+            f"channels {wanted!r}: expected one or more of {', '.join(venue.channels)} of {venue.name}",
+            channels=wanted,
         )
+    return wanted
 
 
 @contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the recording cleanly; the second one has its usual effect."""
+def _signals(stop: Stop, hangup: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the recording cleanly; the second one has its usual effect. SIGHUP calls `hangup`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -238,7 +272,11 @@ def _signals(stop: Stop) -> Iterator[None]:
 
     for number in numbers:
         loop.add_signal_handler(number, end, number)
+    if hangup is not None:
+        loop.add_signal_handler(signal.SIGHUP, hangup)
     try:
         yield
     finally:
         give_back()
+        if hangup is not None:
+            loop.remove_signal_handler(signal.SIGHUP)

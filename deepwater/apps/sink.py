@@ -55,6 +55,10 @@ class Sink(Protocol):
         """Return a copy of the last `count` records of the feed; fewer, or none, if it is shorter."""
         ...
 
+    def release(self, name: str) -> None:
+        """Flush and close the feed `name`: it is recorded no more. Nothing happens if it is not open."""
+        ...
+
     def check(self) -> None:
         """Raise `DeepwaterError` if what is written now can not be found again. Called about once a second."""
         ...

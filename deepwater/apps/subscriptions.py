@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from deepwater.apps import needs_apps
@@ -27,10 +27,10 @@ __all__ = [
     "MESSAGES_PER_SECOND",
     "SUBSCRIBE_WITHIN_S",
     "Pacer",
+    "check_product",
     "check_products",
     "message",
     "spread",
-    "subscribe",
 ]
 
 CHANNELS = ("level2", "market_trades")
@@ -70,36 +70,40 @@ def message(kind: str, channel: str, products: Sequence[str] = ()) -> str:
     return msgspec.json.encode(body).decode()
 
 
-def subscribe(channels: Sequence[str], products: Sequence[str]) -> list[str]:
-    """Everything a new connection says: a message per channel, and `heartbeats` for liveness.
-
-    Heartbeats come last, so that nothing delays the data; the connection is alive by it already.
-    """
-    return [message("subscribe", channel, products) for channel in channels] + [message("subscribe", "heartbeats")]
-
-
-def check_products(products: Sequence[str]) -> None:
-    """See that these can be product ids of the exchange; whether it has them only it can say.
+def check_product(product: str) -> None:
+    """See that this can be a product id of the exchange; whether it has it only it can say.
 
     Raises
     ------
     DeepwaterError
-        If there is none, one is named twice (two connections would write one feed), or one is not
-        made of capitals and digits, as all are: its feeds would stay empty.
+        If it is not made of capitals and digits, as all are: its feeds would stay empty.
+    """
+    if not _PRODUCT.fullmatch(product):
+        meant = product.upper()
+        hint = f"did you mean {meant}?" if _PRODUCT.fullmatch(meant) else "expected e.g. BTC-USD"
+        raise DeepwaterError(f"product {product!r} is not allowed: {hint}", product=product)
+
+
+def check_products(products: Sequence[str], check: Callable[[str], None] = check_product) -> None:
+    """See that these can be recorded together.
+
+    Raises
+    ------
+    DeepwaterError
+        If there is none, one is named twice (two connections would write one feed), or `check` raises it of one.
     """
     if not products:
         raise DeepwaterError("no product to record: expected at least one, e.g. BTC-USD")
     for product in products:
-        if not _PRODUCT.fullmatch(product):
-            meant = product.upper()
-            hint = f"did you mean {meant}?" if _PRODUCT.fullmatch(meant) else "expected e.g. BTC-USD"
-            raise DeepwaterError(f"product {product!r} is not allowed: {hint}", product=product)
+        check(product)
     if len(set(products)) < len(products):
         twice = next(name for name in products if list(products).count(name) > 1)
         raise DeepwaterError(f"product {twice!r} is named twice: name each product once", product=twice)
 
 
-def spread(products: Sequence[str], size: int = LEVEL2_PRODUCTS_MAX) -> list[list[str]]:
+def spread(
+    products: Sequence[str], size: int = LEVEL2_PRODUCTS_MAX, check: Callable[[str], None] = check_product
+) -> list[list[str]]:
     """Share the products out over as few connections as the limit allows, evenly, order kept.
 
     Raises
@@ -112,7 +116,7 @@ def spread(products: Sequence[str], size: int = LEVEL2_PRODUCTS_MAX) -> list[lis
     >>> [len(group) for group in spread([f"P{i}-USD" for i in range(61)])]
     [21, 20, 20]
     """
-    check_products(products)
+    check_products(products, check)
     groups = -(-len(products) // size)
     base, more = divmod(len(products), groups)
     starts = [i * base + min(i, more) for i in range(groups + 1)]

@@ -50,7 +50,6 @@ def record_coinbase(args: argparse.Namespace) -> int:
     """
     with apps_needed("record"):
         from deepwater.apps.recorder import DEFAULT_URI, run_recorder
-        from deepwater.apps.subscriptions import CHANNELS
     uri = args.uri or DEFAULT_URI
     base_path = args.base_path or default_base_path()
     line = StatusLine(every_s=30.0)
@@ -63,7 +62,7 @@ def record_coinbase(args: argparse.Namespace) -> int:
             line.show(_status(counters, time.monotonic() - began))
 
     with line.with_log():
-        counters = run_recorder(uri, args.product, base_path, args.duration, args.channel or CHANNELS, on_status)
+        counters = run_recorder(uri, args.product, base_path, args.duration, args.channel, on_status)
     if not counters.frames and counters.stopped == "duration":
         why = f": {counters.last_error}" if counters.last_error else ""
         raise DeepwaterError(

@@ -79,12 +79,16 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.feeds: dict[str, MemoryFeed] = {}
+        self.released: list[str] = []
 
     def open(self, spec: FeedSpec) -> MemoryFeed:
         return self.feeds.setdefault(spec.feed_name, MemoryFeed(spec))
 
     def tail(self, spec: FeedSpec, count: int) -> np.ndarray[Any, Any]:
         return self.feeds[spec.feed_name].records[-count:]
+
+    def release(self, name: str) -> None:
+        self.released.append(name)
 
     def check(self) -> None:
         pass

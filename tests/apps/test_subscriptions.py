@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwater.apps.subscriptions import Pacer, spread, subscribe
+from deepwater.apps.coinbase_venue import COINBASE
+from deepwater.apps.subscriptions import Pacer, spread
 from deepwater.errors import DeepwaterError
 
 
 def test_a_connection_subscribes_one_channel_a_message_and_to_heartbeats() -> None:
-    said = [json.loads(text) for text in subscribe(["level2", "market_trades"], ["BTC-USD", "ETH-USD"])]
+    texts = COINBASE.subscribe(["level2", "market_trades"], ["BTC-USD", "ETH-USD"]) + COINBASE.liveness()
+    said = [json.loads(text) for text in texts]
     assert said == [
         {"type": "subscribe", "product_ids": ["BTC-USD", "ETH-USD"], "channel": "level2"},
         {"type": "subscribe", "product_ids": ["BTC-USD", "ETH-USD"], "channel": "market_trades"},
