@@ -1,14 +1,17 @@
-"""Applications on the library: a Coinbase recorder, and a local exchange to record from.
+"""Applications on the library: a recorder of exchanges' market data, and a local exchange to record from.
 
 Pipeline, left to right; a module imports only from modules to its left::
 
-    counters specs coinbase_time | coinbase subscriptions sequence trade_ids | sink | outlet
-        | product_feeds | ingest | connection platform_sink | recorder
-    market faults tape subscriptions | exchange_session | streams | exchange
+    counters specs coinbase_time trade_ids | sink | venue | coinbase subscriptions sequence | coinbase_venue
+    kraken | kraken_book | kraken_venue                                              (venues: all of them by name)
+    outlet | product_feeds | ingest | connection | roster
+        | platform_sink bad_frames disk_watch products_file | recorder
+    market faults tape subscriptions | exchange_session kraken_session | streams | exchange
 
-The wire is known only to `coinbase` and `subscriptions` (pure functions: bytes in, record arrays
-out), and to `exchange_session` for the other direction. Sockets are touched only by `connection` and
-`exchange`, feeds only through the protocol of `sink`. So each rule can be tested without the others.
+`venue` is the seam: what an exchange's protocol is, as a plug-in. The wire is known only to the modules named for an
+exchange (pure functions: bytes in, record arrays out), and to `…_session` for the other direction. Sockets are touched
+only by `connection` and `exchange`, feeds only through the protocol of `sink`. So each rule can be tested without the
+others.
 
 These modules need the packages of the extra ``deepwater[apps]``; without them an import raises one
 `DeepwaterError` that says so.

@@ -1,4 +1,4 @@
-"""A local exchange: a websocket server on this machine that speaks Coinbase's protocol.
+"""A local exchange: a websocket server on this machine that speaks a venue's protocol, Coinbase's by default.
 
 For demonstrations and tests without a network. It plays a `Stream` (`Synthetic` or `Replay`), enforces the
 endpoint's rules (subscribe within 5 seconds, 8 messages a second) and does the `faults` it is told to.
@@ -21,6 +21,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import socket as sockets
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
@@ -42,6 +44,9 @@ except ImportError as _error:
 __all__ = ["Exchange", "Replay", "Synthetic", "serve"]
 
 _CLOSE_S = 1.0
+# Both venues of this package take it for an error frame.
+_ERROR_FRAME = b'{"type":"error","method":"subscribe","success":false,"message":"%b","error":"%b"}'
+_ERROR_TEXT = b"something is wrong, on purpose"
 
 OnSend = Callable[[int, bytes], None]
 
@@ -160,6 +165,7 @@ class _SocketClient:
         self._ordinal = ordinal
         self._first = first
         self._silent = False
+        self._held: bytes | None = None  # a frame that is to come behind the next one
 
     async def send(self, number: int, frame: bytes) -> None:
         """Send a frame, unless a fault is due. An error frame (-1) is not part of the count."""
@@ -168,14 +174,36 @@ class _SocketClient:
         if "close" in due:
             await self._socket.close(1001, "going away")
             raise ClientGone
-        if self._silent or "drop" in due:
+        if "reset" in due:
+            self._reset()
+            raise ClientGone
+        if self._silent:
             return
+        if "error" in due:
+            await self._put(_ERROR_FRAME % (_ERROR_TEXT, _ERROR_TEXT))
+        if "drop" in due:
+            return
+        if "swap" in due and self._held is None:
+            self._held = frame
+            return
+        await self._put(frame)
+        if self._held is not None:
+            held, self._held = self._held, None
+            await self._put(held)
+
+    async def _put(self, frame: bytes) -> None:
         try:
             await self._socket.send(frame, text=True)
         except ConnectionClosed as error:
             raise ClientGone from error
         if self._exchange.on_send is not None:
             self._exchange.on_send(self._ordinal, frame)
+
+    def _reset(self) -> None:
+        """Cut the connection off: what the kernel has not sent is thrown away, and the client gets a TCP reset."""
+        raw = self._socket.transport.get_extra_info("socket")
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.transport.abort()
 
     async def messages(self) -> AsyncIterator[str | bytes]:
         """Iterate over what the client says until it is gone."""

@@ -220,8 +220,8 @@ class Ingest:
         if message.delivers:
             self._delivers(message.missed, message.breach, recv_us)
         for batch in self._merged(message.batches):
-            if len(batch.records):
-                counters.lag.add(recv_us - int(batch.records["packet_us"][0]))
+            if len(batch.records) and (packet_us := int(batch.records["packet_us"][0])):
+                counters.lag.add(recv_us - packet_us)
             self._feeds[batch.key].write(batch.records, batch.snapshot, recv_us)
             if batch.snapshot and self.asked:
                 self.asked.pop(batch.key.product, None)

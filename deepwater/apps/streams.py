@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from deepwater.apps.exchange_session import ClientSession, Outgoing
+from deepwater.apps.exchange_session import ClientSession, ExchangeSession, Outgoing
 from deepwater.apps.market import Market
 from deepwater.apps.subscriptions import check_products
 from deepwater.apps.tape import TapeFrame, read_tape
@@ -73,6 +73,8 @@ class Synthetic:
         Levels a side.
     steps : int, optional
         Stop moving after so many steps; the connections stay, with heartbeats.
+    session : callable
+        Makes a client's side of the market: the protocol, e.g. ``KRAKEN.exchange_session``. Default Coinbase's.
 
     Notes
     -----
@@ -87,8 +89,10 @@ class Synthetic:
         rate: float | None = 20.0,
         depth: int = 500,
         steps: int | None = None,
+        session: Callable[[Market], ExchangeSession] = ClientSession,
     ) -> None:
         check_products(products)
+        self._session = session
         self.market = Market(products, seed, depth)
         self.finished = asyncio.Event()
         self._rate = rate
@@ -107,7 +111,7 @@ class Synthetic:
 
     async def play(self, client: Client) -> None:
         """Serve one client: its answers and the market, in one order, until it is gone."""
-        seat = _Seat(ClientSession(self.market))
+        seat = _Seat(self._session(self.market))
         tasks = [
             asyncio.create_task(self._converse(client, seat)),
             asyncio.create_task(_drain(client, seat)),
@@ -186,7 +190,7 @@ class Synthetic:
 class _Seat:
     """One client of the synthetic market and what it is to be sent."""
 
-    def __init__(self, session: ClientSession) -> None:
+    def __init__(self, session: ExchangeSession) -> None:
         self.session = session
         self.queue: asyncio.Queue[Outgoing] = asyncio.Queue(_QUEUE_FRAMES)
         self.slow = asyncio.Event()
@@ -214,6 +218,8 @@ class Replay:
         1.0 = as it was, 10.0 = ten times faster, None = as fast as the client takes it.
     at_end : {"hold", "close"}
         After the last frame: stay open and silent, or close the connection.
+    venue : str
+        Whose frames to take from a tape of several venues.
     """
 
     def __init__(
@@ -221,11 +227,12 @@ class Replay:
         tape: str | Path | IO[bytes] | Iterable[TapeFrame],
         speed: float | None = None,
         at_end: str = "hold",
+        venue: str = "coinbase",
     ) -> None:
         if at_end not in ("hold", "close") or (speed is not None and not speed > 0):
             raise DeepwaterError(f"at_end {at_end!r}, speed {speed}: expected hold or close, and a speed above 0")
         named = isinstance(tape, str | Path) or hasattr(tape, "read")
-        self.frames: list[TapeFrame] = list(read_tape(tape) if named else tape)  # type: ignore[arg-type]
+        self.frames: list[TapeFrame] = list(read_tape(tape, venue) if named else tape)  # type: ignore[arg-type]
         self.finished = asyncio.Event()
         self._speed = speed
         self._at_end = at_end

@@ -1,7 +1,7 @@
-"""Recorded sessions of Advanced Trade as frames, byte for byte.
+"""Recorded sessions of an exchange as frames, byte for byte.
 
-Two kinds of JSON lines are read: ``{"venue": "coinbase", "elapsed_nanos", "payload", …}`` (other venues and
-lines with a `source`, which are not frames, are passed over) and ``{"t": "recv", "conn", "ts", "data"}``.
+Two kinds of JSON lines are read: ``{"venue": "coinbase", "elapsed_nanos", "payload", …}`` (other venues than the one
+asked for and lines with a `source`, which are not frames, are passed over) and ``{"t": "recv", "conn", "ts", "data"}``.
 In both the frame is a string as it came over the wire.
 """
 
@@ -29,14 +29,16 @@ class TapeFrame:
     data: bytes
 
 
-def read_tape(tape: str | Path | IO[bytes]) -> Iterator[TapeFrame]:
-    """Yield the Advanced Trade frames of a tape, in order.
+def read_tape(tape: str | Path | IO[bytes], venue: str = "coinbase") -> Iterator[TapeFrame]:
+    """Yield the frames of a tape, in order.
 
     Parameters
     ----------
     tape : path or binary file
         A path may end in ``.gz`` or ``.zst``. For any other compression pass the stream of its decompressor;
         it is not closed here.
+    venue : str
+        Whose frames, on a tape that names venues.
 
     Raises
     ------
@@ -54,18 +56,18 @@ def read_tape(tape: str | Path | IO[bytes]) -> Iterator[TapeFrame]:
                     "in .gz or .zst",
                     line=number,
                 ) from error
-            frame = _frame(entry)
+            frame = _frame(entry, venue)
             if frame is not None:
                 count += 1
                 yield frame
     if not count:
-        raise DeepwaterError(f"tape {tape}: no line is a Coinbase Advanced Trade frame")
+        raise DeepwaterError(f"tape {tape}: no line is a frame of {venue}")
 
 
-def _frame(entry: Any) -> TapeFrame | None:
+def _frame(entry: Any, venue: str) -> TapeFrame | None:
     if not isinstance(entry, dict):
         return None
-    if entry.get("venue") == "coinbase" and "source" not in entry and isinstance(entry.get("payload"), str):
+    if entry.get("venue") == venue and "source" not in entry and isinstance(entry.get("payload"), str):
         return TapeFrame(entry.get("elapsed_nanos", 0) / 1e9, entry["payload"].encode())
     if entry.get("t") == "recv" and isinstance(entry.get("data"), str):
         return TapeFrame(float(entry.get("ts", 0.0)), entry["data"].encode())

@@ -1,0 +1,79 @@
+"""An independent walk over Kraken v2 messages: what the feeds must hold, said by other code.
+
+json, zlib and Decimal only; nothing of deepwater, no NumPy, no floats. Numbers are read as the texts that were sent.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+Side = dict[Decimal, tuple[str, str]]  # texts of price and quantity, by price
+
+
+@dataclass
+class Moment:
+    """A book after a message: both sides, best first, as texts; and the checksum that was sent."""
+
+    kind: str
+    bids: list[tuple[str, str]]
+    asks: list[tuple[str, str]]
+    checksum: int
+    sent: int  # levels in the message
+
+
+@dataclass
+class Pair:
+    """One pair's messages, and its trades by id."""
+
+    moments: list[Moment] = field(default_factory=list)
+    trades: dict[int, dict[str, Any]] = field(default_factory=dict)
+    right: int = 0  # checksums that are right
+    book: tuple[Side, Side] = field(default_factory=lambda: ({}, {}))
+
+
+def digits(text: str) -> str:
+    return text.replace(".", "").lstrip("0")
+
+
+def checksum(bids: list[tuple[str, str]], asks: list[tuple[str, str]]) -> int:
+    """As Kraken's manual has it: ten asks, ten bids, the digits of price and quantity."""
+    return zlib.crc32("".join(digits(p) + digits(q) for p, q in [*asks[:10], *bids[:10]]).encode())
+
+
+def walk(messages: Iterable[bytes], depth: int = 10) -> dict[str, Pair]:
+    """Return what was sent, by pair."""
+    pairs: dict[str, Pair] = {}
+    for data in messages:
+        message = json.loads(data, parse_float=str, parse_int=str)
+        for part in message.get("data", ()) if message.get("channel") in ("book", "trade") else ():
+            pair = pairs.setdefault(part["symbol"].replace("/", "-"), Pair())
+            if message["channel"] == "trade":
+                pair.trades.setdefault(int(part["trade_id"]), part)
+            else:
+                _book(pair, message["type"], part, depth)
+    return pairs
+
+
+def _book(pair: Pair, kind: str, part: dict[str, Any], depth: int) -> None:
+    if kind == "snapshot":
+        pair.book = ({}, {})
+    for side, name in zip(pair.book, ("bids", "asks"), strict=True):
+        for level in part[name]:
+            price = Decimal(level["price"])
+            if Decimal(level["qty"]):
+                side[price] = level["price"], level["qty"]
+            else:
+                side.pop(price, None)
+    for side, best_first in zip(pair.book, (True, False), strict=True):
+        for price in sorted(side, reverse=best_first)[depth:]:
+            del side[price]
+    bids = [pair.book[0][price] for price in sorted(pair.book[0], reverse=True)]
+    asks = [pair.book[1][price] for price in sorted(pair.book[1])]
+    pair.right += checksum(bids, asks) == int(part["checksum"])
+    sent = len(part["bids"]) + len(part["asks"])
+    pair.moments.append(Moment(kind, bids, asks, int(part["checksum"]), sent))
