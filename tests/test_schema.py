@@ -373,8 +373,10 @@ def test_the_recorders_specs() -> None:
         "cb-trades": ("CB-TRADES-BTC-USD", "proc_us", 64),
         "cb-l2": ("CB-L2-BTC-USD", "proc_us", 64),
         "cb-l2snap": ("CB-L2SNAP-BTC-USD", "snapshot_us", 40 + 4 * 500 * 8),
+        "kr-l2": ("KR-L2-BTC-USD", "proc_us", 64),
+        "kr-trades": ("KR-TRADES-BTC-USD", "proc_us", 64),
     }
-    assert [s.settings.index_playback for s in found.values()] == [True, False, False]
+    assert [name for name, s in found.items() if s.settings.index_playback] == ["cb-l2", "kr-l2"]
     assert found["cb-l2snap"].settings.config == {"depth": 500}
     assert all(field.desc for s in found.values() for field in s.fields if not field.is_padding)
     assert "MAKER" in found["cb-trades"].fields[1].desc

@@ -3,8 +3,8 @@
 Left to right, a module imports only modules to its left::
 
     failures output text -> cells times -> rows binary -> stream events query store -> tail -> replay upkeep rings
-    verify gaps feed_status -> status -> services demo -> options -> arguments_services arguments_store arguments_watch
-    arguments_data -> arguments -> entry
+    verify gaps feed_status -> status systemd -> services demo -> options -> arguments_services arguments_store
+    -> arguments_watch arguments_data -> arguments -> entry
 
 Promises of every command
     - data goes to stdout, talk to stderr;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deepwater.cli.options import Parser, base_path, command, json_flag, port, positive, seconds
+from deepwater.cli.options import base_path, command, json_flag, listed, path, port, positive, seconds
 
 __all__ = ["COMMANDS"]
 
@@ -22,37 +22,62 @@ def _demo(commands: Any) -> None:
 
 
 def _record(commands: Any) -> None:
-    parser = commands.add_parser(
-        "record", help="record a live market into feeds", description="Record a live market into feeds.",
-        epilog="example:\n  deepwater record coinbase --product BTC-USD --product ETH-USD\n",
+    parser = command(
+        commands, "record", "services:record", "record a live market into feeds",
+        "deepwater record --product BTC-USD,ETH-USD --base-path ./platform_data\n"
+        "deepwater record --venue kraken --product BTC-USD --duration 10m --json\n"
+        "deepwater record --products-file products.txt    # kill -HUP reads it anew\n"
+        "deepwater record --product BTC-USD --print-systemd > deepwater.service",
+        "Two feeds a product, its book and its trades (Coinbase: CB-L2-<product>,\n"
+        "CB-TRADES-<product>); what was missed is a gap mark in them. Runs until\n"
+        "--duration is over or SIGTERM comes (exit 0), or Ctrl-C (130); each time all\n"
+        "that was received is written and flushed. Messages that could not be used are\n"
+        "kept aside whole, in bad_frames.jsonl of the store: a JSON object a line, with\n"
+        "time and reason.",
     )  # fmt: skip
-    sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True, parser_class=Parser)
-    coinbase = command(
-        sources, "coinbase", "services:record_coinbase", "record Coinbase Advanced Trade: books and trades",
-        "deepwater record coinbase --product BTC-USD --base-path ./platform_data\n"
-        "deepwater record coinbase --product BTC-USD --duration 10m --json",
-        "Two feeds a product, CB-L2-<product> and CB-TRADES-<product>; what was missed is\n"
-        "a gap mark in them. Runs until --duration is over or SIGTERM comes (exit 0), or\n"
-        "Ctrl-C (130); each time all that was received is written and flushed.",
-    )  # fmt: skip
-    coinbase.add_argument("--product", metavar="P", action="append", required=True, help="e.g. BTC-USD; once for each")
-    coinbase.add_argument("--uri", metavar="URI", help="the endpoint (default: the public one)")
-    coinbase.add_argument("--duration", metavar="S", type=seconds, help="seconds, or 5m, 2h (default: for ever)")
-    coinbase.add_argument(
-        "--channel", action="append", choices=("level2", "market_trades"), help="only this one (default: both)"
+    parser.add_argument("source", metavar="VENUE", nargs="?", help="as --venue")
+    parser.add_argument("--venue", metavar="NAME", help="the exchange (default: coinbase)")
+    parser.add_argument(
+        "--product", metavar="P", action="extend", type=listed, default=[], help="e.g. BTC-USD; A,B or once for each"
     )
-    base_path(coinbase)
-    json_flag(coinbase, "print the totals as JSON at the end")
+    parser.add_argument(
+        "--products-file", metavar="FILE", type=path,
+        help="one product a line, # begins a comment; SIGHUP reads it anew: what is new is subscribed, what is gone no "
+        "longer, and a file with a mistake changes nothing",
+    )  # fmt: skip
+    parser.add_argument("--uri", metavar="URI", help="the endpoint (default: the venue's public one)")
+    parser.add_argument("--duration", metavar="S", type=seconds, help="seconds, or 5m, 2h (default: for ever)")
+    parser.add_argument(
+        "--channel", metavar="C", action="append",
+        help="only this one (default: all); coinbase: level2, market_trades; kraken: book, trade",
+    )  # fmt: skip
+    parser.add_argument("--print-systemd", action="store_true", help="print a unit that records so, and end")
+    base_path(parser)
+    json_flag(parser, "print the totals as JSON at the end")
+    parser.on_help = _venues
+
+
+def _venues() -> str:
+    """Also those that installed packages add; none is loaded."""
+    from deepwater.apps.venues import venue_names
+
+    return f"venues: {', '.join(venue_names())}"
 
 
 def _exchange(commands: Any) -> None:
     parser = command(
-        commands, "exchange", "services:exchange", "serve a local exchange that speaks Coinbase's protocol",
+        commands, "exchange", "services:exchange", "serve a local exchange on this machine",
         "deepwater exchange --port 8765 --fault drop@200 --fault close@4s\n"
         "deepwater record coinbase --uri ws://127.0.0.1:8765 --product BTC-USD",
-        "A seeded synthetic market, or a recorded tape. Prints its URI on stdout once it\nlistens.",
+        "A seeded synthetic market, or a recorded tape, in the protocol of a venue.\n"
+        "Prints its URI on stdout once it listens.\n\n"
+        "Faults: drop (a frame is not sent), swap (it comes behind the next), error (an\n"
+        "error frame before it), close (the connection), reset (it is cut off), silent\n"
+        "(nothing more comes); each @FRAME or @SECONDSs, once, or again and again with\n"
+        "a * behind it.",
     )  # fmt: skip
-    parser.add_argument("--product", metavar="P", action="append", help="default: BTC-USD and ETH-USD")
+    parser.add_argument("--venue", metavar="NAME", default="coinbase", help="whose protocol (default: coinbase)")
+    parser.add_argument("--product", metavar="P", action="extend", type=listed, help="default: BTC-USD and ETH-USD")
     parser.add_argument("--tape", metavar="FILE", help="play this recorded session instead of a synthetic market")
     parser.add_argument("--speed", metavar="X", type=positive, help="of a tape: 1 as it was (default: at once)")
     parser.add_argument("--rate", metavar="N", type=positive, help="steps a second of the market (default: 20)")
@@ -60,7 +85,7 @@ def _exchange(commands: Any) -> None:
     parser.add_argument("--depth", metavar="N", type=int, default=500, help="levels a side (default: 500)")
     parser.add_argument(
         "--fault", metavar="F", action="append", default=[],
-        help="drop, close or silent, then @FRAME or @SECONDSs: drop@200, close@2.5s",
+        help="see above: drop@200, close@2.5s, swap@500*; once for each",
     )  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
     parser.add_argument("--port", type=port, default=8765, help="0: any free one (default: 8765)")

@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 import shutil
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import deepwater
@@ -13,7 +14,7 @@ from deepwater.cli import output
 from deepwater.cli.failures import UsageError
 
 __all__ = [
-    "Parser", "Version", "base_path", "columns", "command", "jobs", "json_flag", "path", "port", "positive",
+    "Parser", "Version", "base_path", "columns", "command", "jobs", "json_flag", "listed", "path", "port", "positive",
     "row_count", "seconds", "size",
 ]  # fmt: skip
 
@@ -32,6 +33,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("allow_abbrev", False)
         super().__init__(formatter_class=_Help, **options)
+        self.on_help: Callable[[], str] | None = None
+        """Gives text to stand at the end of the help; called only when that is shown."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what the entry point says in one line."""
@@ -39,7 +42,8 @@ class Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         """Write the help as data: it may be piped."""
-        output.write(self.format_help())
+        more = "" if self.on_help is None else f"\n{self.on_help()}\n"
+        output.write(self.format_help() + more)
 
 
 class Version(argparse.Action):
@@ -105,6 +109,11 @@ def port(text: str) -> int:
 def columns(text: str) -> list[str]:
     """``price,size``; whether there are such columns the feed will say."""
     return [name.strip() for name in text.split(",")]
+
+
+def listed(text: str) -> list[str]:
+    """``A,B``; what the words are others will say."""
+    return [word.strip() for word in text.split(",")]
 
 
 _SIZE = re.compile(r"([0-9]{1,15})\s*(?:([KMGT])(i?)B?|B)?", re.IGNORECASE)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from deepwater.cli import output
+from deepwater.cli import output, systemd
 from deepwater.cli.failures import INTERRUPTED, OK, UsageError
 from deepwater.cli.status import StatusLine
 from deepwater.cli.text import amount, count, seconds
@@ -19,7 +19,7 @@ from deepwater.platform import default_base_path
 if TYPE_CHECKING:
     from deepwater.apps.counters import Counters
 
-__all__ = ["apps_needed", "exchange", "record_coinbase"]
+__all__ = ["apps_needed", "exchange", "record"]
 
 
 @contextlib.contextmanager
@@ -39,8 +39,8 @@ def apps_needed(command: str) -> Iterator[None]:
 # --- record ----------------------------------------------------------------------------------------------
 
 
-def record_coinbase(args: argparse.Namespace) -> int:
-    """Record until the duration is over or a signal comes.
+def record(args: argparse.Namespace) -> int:
+    """Record until the duration is over or a signal comes; or print a unit that does.
 
     Raises
     ------
@@ -48,33 +48,64 @@ def record_coinbase(args: argparse.Namespace) -> int:
         Also if the time was over without a single frame, or with errors of the exchange only: what was
         asked for was not done.
     """
-    with apps_needed("record"):
-        from deepwater.apps.recorder import DEFAULT_URI, run_recorder
-    uri = args.uri or DEFAULT_URI
+    name = _venue_name(args)
+    if not args.product and args.products_file is None:
+        raise UsageError("what to record? --product or --products-file", "deepwater record")
     base_path = args.base_path or default_base_path()
+    if args.print_systemd:
+        output.write(systemd.unit(systemd.recorder_words(args, name, base_path), f"record {name}", args.products_file))
+        return OK
+    with apps_needed("record"):
+        from deepwater.apps.products_file import read_products
+        from deepwater.apps.recorder import run_recorder
+        from deepwater.apps.venues import find_venue
+
+        venue = find_venue(name)
+
+    def products() -> list[str]:
+        listed = read_products(args.products_file) if args.products_file else []
+        return [*args.product, *(product for product in listed if product not in args.product)]
+
+    wanted = products()
+    uri = args.uri or venue.uri
     line = StatusLine(every_s=30.0)
     began = time.monotonic()
     if not args.json:
-        output.say(f"recording {', '.join(args.product)} from {uri} into {base_path}; Ctrl-C ends it")
+        output.say(f"recording {', '.join(wanted)} from {uri} into {base_path}; Ctrl-C ends it")
 
     def on_status(counters: Counters) -> None:
         if not args.json and not counters.stopped:
             line.show(_status(counters, time.monotonic() - began))
 
     with line.with_log():
-        counters = run_recorder(uri, args.product, base_path, args.duration, args.channel, on_status)
-    if not counters.frames and counters.stopped == "duration":
-        why = f": {counters.last_error}" if counters.last_error else ""
-        raise DeepwaterError(
-            f"nothing came from {uri} in {args.duration:g} s{why}; check the URI and the network", uri=uri
-        )
-    if counters.errors and not counters.trades + counters.levels and counters.stopped == "duration":
-        raise DeepwaterError(f"nothing was recorded from {uri}: {counters.last_error}", uri=uri)
+        counters = run_recorder(
+            uri, wanted, base_path, args.duration, args.channel, on_status,
+            venue=venue, reload=products if args.products_file else None,
+        )  # fmt: skip
+    _nothing_recorded(counters, uri, args.duration)
     if args.json:
         output.write(json.dumps(counters.to_json()) + "\n")
     else:
         output.say(f"ended by {counters.stopped}: {_status(counters, time.monotonic() - began)}; all is flushed")
+    if counters.bad_frames and not args.json:
+        output.say(f"the bad frames are in {base_path}/bad_frames.jsonl: a JSON object a line, with time and reason")
     return INTERRUPTED if counters.stopped == "SIGINT" else OK
+
+
+def _venue_name(args: argparse.Namespace) -> str:
+    if args.source and args.venue and args.source != args.venue:
+        raise UsageError(f"which venue, {args.source} or {args.venue}?", "deepwater record")
+    return str(args.venue or args.source or "coinbase")
+
+
+def _nothing_recorded(counters: Counters, uri: str, duration: float | None) -> None:
+    if counters.stopped != "duration":
+        return
+    if not counters.frames:
+        why = f": {counters.last_error}" if counters.last_error else ""
+        raise DeepwaterError(f"nothing came from {uri} in {duration:g} s{why}; check the URI and the network", uri=uri)
+    if counters.errors and not counters.trades + counters.levels:
+        raise DeepwaterError(f"nothing was recorded from {uri}: {counters.last_error}", uri=uri)
 
 
 def _status(counters: Counters, elapsed_s: float) -> str:
@@ -92,7 +123,10 @@ def _status(counters: Counters, elapsed_s: float) -> str:
         ("unstored record", counters.unstored),
         ("retention error", counters.retain_errors),
     ]
-    return ", ".join([*parts, *(count(number, noun) for noun, number in troubles if number)])
+    parts += [count(number, noun) for noun, number in troubles if number]
+    if counters.disk_full_s is not None and counters.disk_full_s < 86_400:
+        parts.append(f"DISK FULL in {seconds(counters.disk_full_s * 1e6)}")
+    return ", ".join(parts)
 
 
 # --- exchange --------------------------------------------------------------------------------------------
@@ -102,6 +136,9 @@ def exchange(args: argparse.Namespace) -> int:
     """Serve until the duration is over or Ctrl-C; print the URI once it listens."""
     with apps_needed("exchange"):
         from deepwater.apps.exchange import Replay, Synthetic, serve
+        from deepwater.apps.venues import find_venue
+
+        venue = find_venue(args.venue)
     if args.tape is None and args.speed is not None:
         raise UsageError("--speed is of a --tape; the synthetic market has --rate", "deepwater exchange")
     if args.tape is not None and (args.product or args.rate is not None):
@@ -109,14 +146,16 @@ def exchange(args: argparse.Namespace) -> int:
 
     def stream() -> Replay | Synthetic:
         if args.tape is not None:
-            return Replay(args.tape, speed=args.speed)
+            return Replay(args.tape, speed=args.speed, venue=venue.name)
         products = args.product or ("BTC-USD", "ETH-USD")
-        return Synthetic(products, seed=args.seed, rate=args.rate or 20.0, depth=args.depth)
+        return Synthetic(
+            products, seed=args.seed, rate=args.rate or 20.0, depth=args.depth, session=venue.exchange_session
+        )
 
     def on_ready(uri: str) -> None:
         output.write(uri + "\n")
         output.flush()
-        output.say(f"listening; record it with: deepwater record coinbase --uri {uri} --product BTC-USD")
+        output.say(f"listening; record it with: deepwater record {venue.name} --uri {uri} --product BTC-USD")
 
     serve(stream, faults=args.fault, host=args.host, port=args.port, duration=args.duration, on_ready=on_ready)
     return OK

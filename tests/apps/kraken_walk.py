@@ -45,9 +45,9 @@ def checksum(bids: list[tuple[str, str]], asks: list[tuple[str, str]]) -> int:
     return zlib.crc32("".join(digits(p) + digits(q) for p, q in [*asks[:10], *bids[:10]]).encode())
 
 
-def walk(messages: Iterable[bytes], depth: int = 10) -> dict[str, Pair]:
-    """Return what was sent, by pair."""
-    pairs: dict[str, Pair] = {}
+def walk(messages: Iterable[bytes], depth: int = 10, known: dict[str, Pair] | None = None) -> dict[str, Pair]:
+    """Return what was sent, by pair; `known` is gone on with."""
+    pairs = {} if known is None else known
     for data in messages:
         message = json.loads(data, parse_float=str, parse_int=str)
         for part in message.get("data", ()) if message.get("channel") in ("book", "trade") else ():

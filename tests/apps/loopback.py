@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from deepwater.apps.coinbase_venue import COINBASE
 from deepwater.apps.connection import Link
 from deepwater.apps.counters import Counters
 from deepwater.apps.exchange import Exchange
+from deepwater.apps.ingest import KeepBad
 from deepwater.apps.recorder import Stop, record
 from deepwater.apps.sink import Sink
 from deepwater.apps.streams import Stream
+from deepwater.apps.venue import Venue
 
 DEADLINE_S = 120
 
@@ -66,7 +69,9 @@ def record_session(
     *,
     until: Until = all_taken,
     faults: Iterable[str] = (),
-    channels: Sequence[str] = ("level2", "market_trades"),
+    channels: Sequence[str] | None = None,
+    venue: Venue = COINBASE,
+    keep_bad: KeepBad | None = None,
     **link: float,
 ) -> Session:
     """Record what an exchange plays until `until` holds; then stop the recorder in its usual way."""
@@ -83,6 +88,8 @@ def record_session(
                     channels=channels,
                     stop=stop,
                     counters=session.counters,
+                    venue=venue,
+                    keep_bad=keep_bad,
                 )
             )
             await settled(lambda: until(exchange, session) or task.done())

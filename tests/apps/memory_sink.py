@@ -24,10 +24,14 @@ class MemoryFeed:
     full: bool = False
     marks_full: bool | None = None  # None: as `full`
     flushed: int = 0
+    dtype: np.dtype[Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dtype = Layout.compile(self.spec).dtype
 
     @property
     def records(self) -> np.ndarray[Any, Any]:
-        out = np.zeros(self.end, Layout.compile(self.spec).dtype)
+        out = np.zeros(self.end, self.dtype)
         at = 0
         for batch, _ in self.batches:
             out[at : at + len(batch)] = batch
@@ -39,7 +43,7 @@ class MemoryFeed:
         return sum(len(batch) for batch, _ in self.batches)
 
     def write_batch(self, data: np.ndarray[Any, Any], create_index: bool = False) -> int:
-        assert data.dtype == Layout.compile(self.spec).dtype
+        assert data.dtype == self.dtype
         self._room()
         position = self.end
         self.batches.append((data.copy(), create_index))
