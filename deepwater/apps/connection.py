@@ -127,22 +127,25 @@ class Group:
         self._texts: asyncio.Queue[list[str]] = asyncio.Queue()
 
     def add(self, product: str) -> None:
-        """Record a product too.
+        """Open the feeds of a product; `tell` follows.
 
         Raises
         ------
         DeepwaterError
-            Its feeds can not be opened; nothing has changed then.
+            They can not be opened; nothing has changed then.
         """
         self.ingest.add(product)
         self.products.append(product)
-        self._texts.put_nowait(self.venue.subscribe(self.channels, [product]))
 
     def remove(self, product: str) -> None:
-        """Record a product no more; its feeds are closed."""
+        """Close the feeds of a product; `tell` follows."""
         self.products.remove(product)
         self.ingest.remove(product)
-        self._texts.put_nowait(self.venue.unsubscribe(self.channels, [product]))
+
+    def tell(self, gone: Sequence[str], new: Sequence[str]) -> None:
+        """Let the exchange know which products went and came."""
+        texts = self.venue.unsubscribe(self.channels, gone) if gone else []
+        self._texts.put_nowait(texts + (self.venue.subscribe(self.channels, new) if new else []))
 
     def hello(self) -> list[str]:
         """Return what a new connection says; changes that it had not been told are in that."""

@@ -21,6 +21,7 @@ from deepwater.errors import DeepwaterError
 __all__ = ["Roster"]
 
 _log = logging.getLogger("deepwater.recorder")
+_PERIOD_S = 1.25  # what is sent a second apart may arrive closer together, and the exchange counts what arrives
 
 
 class Roster:
@@ -61,7 +62,7 @@ class Roster:
         self._counters = counters
         self._channels = list(channels)
         self._keep_bad = keep_bad
-        self._pacer = Pacer(venue.messages_per_second)
+        self._pacer = Pacer(venue.messages_per_second, _PERIOD_S)
         self._changed = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], Group] = {}
         self.groups = [self._group(part) for part in spread(products, venue.products_max, venue.check_product)]
@@ -82,8 +83,9 @@ class Roster:
             If a product is wrong, twice there, or there is none; nothing has changed then.
         """
         check_products(products, self._venue.check_product)
+        before = [(group, list(group.products)) for group in self.groups]
         known = set(self.products)
-        for group in list(self.groups):
+        for group in self.groups:
             for product in [product for product in group.products if product not in products]:
                 group.remove(product)
                 _log.warning("product %s is recorded no more", product)
@@ -94,6 +96,11 @@ class Roster:
             except DeepwaterError as error:
                 self._counters.last_error = f"product {product} is not recorded: {error}"
                 _log.warning("%s", self._counters.last_error)
+        for group, had in before:
+            gone = [product for product in had if product not in group.products]
+            new = [product for product in group.products if product not in had]
+            if group.products and (gone or new):
+                group.tell(gone, new)
         self.groups = [group for group in self.groups if group.products]
         self._changed.set()
 
