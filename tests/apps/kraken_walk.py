@@ -45,6 +45,22 @@ def checksum(bids: list[tuple[str, str]], asks: list[tuple[str, str]]) -> int:
     return zlib.crc32("".join(digits(p) + digits(q) for p, q in [*asks[:10], *bids[:10]]).encode())
 
 
+def digits_of(rows: Any) -> dict[tuple[bytes, float], tuple[int, int]]:
+    """Digits after the point of price and quantity, by side and price, of rows of ``KR-L2-…``."""
+    return {(row[1], row[9]): (row[2], row[3]) for row in rows.tolist()}
+
+
+def stored_checksum(book: Any, of: dict[tuple[bytes, float], tuple[int, int]]) -> int:
+    """From a feed alone: prices and quantities of its book, and the digits that its rows have."""
+    best = [(b"A", *level) for level in book.asks[:10].tolist()] + [(b"B", *level) for level in book.bids[:10].tolist()]
+    return zlib.crc32(
+        "".join(
+            digits(f"{price:.{of[side, price][0]}f}") + digits(f"{qty:.{of[side, price][1]}f}")
+            for side, price, qty in best
+        ).encode()
+    )
+
+
 def walk(messages: Iterable[bytes], depth: int = 10, known: dict[str, Pair] | None = None) -> dict[str, Pair]:
     """Return what was sent, by pair; `known` is gone on with."""
     pairs = {} if known is None else known

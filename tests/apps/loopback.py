@@ -25,6 +25,7 @@ class Session:
 
     counters: Counters = field(default_factory=Counters)
     sent: list[list[bytes]] = field(default_factory=list)  # frames really sent, by connection
+    before: int = 0  # frames taken before the last connection, if there is one at a time
 
     @property
     def frames_sent(self) -> int:
@@ -44,6 +45,7 @@ class Session:
     def on_send(self, connection: int, frame: bytes) -> None:
         while len(self.sent) <= connection:
             self.sent.append([])
+            self.before = self.counters.frames
         self.sent[connection].append(frame)
 
 
@@ -53,6 +55,11 @@ Until = Callable[[Exchange, Session], bool]
 def all_taken(exchange: Exchange, session: Session) -> bool:
     """Whether the stream is at its end and every frame sent was received."""
     return exchange.stream.finished.is_set() and session.counters.frames == session.frames_sent
+
+
+def hurt_and_going_on(exchange: Exchange, session: Session) -> bool:
+    """Whether all faults have happened and the last connection has delivered for a while since."""
+    return not exchange.faults.pending and session.counters.frames - session.before > 600
 
 
 async def settled(condition: Callable[[], bool]) -> None:
@@ -72,6 +79,7 @@ def record_session(
     channels: Sequence[str] | None = None,
     venue: Venue = COINBASE,
     keep_bad: KeepBad | None = None,
+    on_send: Callable[[int, bytes], None] | None = None,
     **link: float,
 ) -> Session:
     """Record what an exchange plays until `until` holds; then stop the recorder in its usual way."""
@@ -79,7 +87,13 @@ def record_session(
     async def main() -> Session:
         session = Session()
         stop = Stop()
-        async with Exchange(make_stream(), faults=faults, on_send=session.on_send) as exchange:
+
+        def sent(connection: int, frame: bytes) -> None:
+            session.on_send(connection, frame)
+            if on_send is not None:
+                on_send(connection, frame)
+
+        async with Exchange(make_stream(), faults=faults, on_send=sent) as exchange:
             task = asyncio.create_task(
                 record(
                     Link(exchange.uri, backoff_s=0.01, **link),

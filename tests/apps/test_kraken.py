@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kraken_walk import Moment, Pair, checksum, walk
+from kraken_walk import Moment, Pair, checksum, digits_of, stored_checksum, walk
 from loopback import Session, all_taken, record_session
 from memory_sink import MemorySink
 
@@ -48,17 +48,6 @@ def same(book: Book, moment: Moment) -> bool:
     return book.bids.tolist() == levels(moment.bids) and book.asks.tolist() == levels(moment.asks)
 
 
-def text(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace(".", "").lstrip("0")
-
-
-def stored_checksum(book: Book, digits: dict[tuple[bytes, float], tuple[int, int]]) -> int:
-    """From the feed alone: prices and quantities of a book, and the digits that its rows have."""
-    best = [(b"A", *level) for level in book.asks[:10].tolist()] + [(b"B", *level) for level in book.bids[:10].tolist()]
-    parts = [text(price, digits[side, price][0]) + text(qty, digits[side, price][1]) for side, price, qty in best]
-    return zlib.crc32("".join(parts).encode())
-
-
 def ends_of_messages(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Positions behind the last record of each book message (of one connection)."""
     return np.append(np.flatnonzero(np.diff(rows["seq"])) + 1, len(rows))
@@ -73,7 +62,7 @@ def check_moments(reader: Reader, pair: Pair, count: int = 200) -> None:
         new = rows[at:stop]
         stepped.apply(new, marks)
         at = stop
-        digits |= {(row[1], row[9]): (row[2], row[3]) for row in new.tolist()}
+        digits |= digits_of(new)
         book = stepped.book()
         assert book.valid and same(book, moment) and not book.crossed, stop
         assert int(rows["checksum"][stop - 1]) == moment.checksum
