@@ -33,7 +33,8 @@ def _command(code: str | Path, args: tuple[object, ...], timeout: float) -> list
     return [sys.executable, "-W", "error", "-c", _DEADLINE.format(timeout=timeout) + body, *map(str, words)]
 
 
-def _environment(env: dict[str, str] | None) -> dict[str, str]:
+def environment(env: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, with the repository first on the path, and `env`."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), **(env or {})}
 
@@ -65,7 +66,7 @@ class Worker:
         self.process: subprocess.Popen[str] = subprocess.Popen(
             _command(code, args, timeout),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
-            text=True, bufsize=1, env=_environment(env),
+            text=True, bufsize=1, env=environment(env),
         )
         self.pid = self.process.pid
 
@@ -123,7 +124,7 @@ def run_python(
     Parameters are those of `Worker`; `options` are `env`, and any of `subprocess.run`. With `check` (the
     default) a failing process is an AssertionError that shows its stderr.
     """
-    env = _environment(options.pop("env", None))
+    env = environment(options.pop("env", None))
     # The process ends itself first, so that its stacks are seen; the second deadline is for one that can not.
     done = subprocess.run(
         _command(code, args, timeout),

@@ -101,4 +101,4 @@ def test_kraken_has_no_numbers_and_no_wrong_book_either(faults: list[str], tmp_s
                 if book.valid:
                     trusted += 1
                     assert stored_checksum(book.book(), digits) == int(rows["checksum"][stop - 1])
-            assert trusted > 100 and book.valid
+            assert trusted > 100 and (book.valid or faults is SWAPS)  # of those the last one may not be healed yet
