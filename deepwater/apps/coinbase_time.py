@@ -53,8 +53,9 @@ def time_us(text: str) -> int:
     (1000000, 0)
     """
     seconds = _whole_seconds(text[:19])
-    if len(text) == 27 and text[26] == "Z" and text[19] == "." and text[20:26].isdecimal():
-        micros = int(text[20:26])  # the common shape of event times; the rest is the general rule
+    digits = text[20:-1]
+    if 0 < len(digits) <= 9 and text[19] == "." and text[-1] == "Z" and digits.isascii() and digits.isdecimal():
+        micros = int(digits[:6].ljust(6, "0"))  # the common shape; the rest is the general rule
     else:
         tail = _TAIL.fullmatch(text, 19)
         if tail is None:

@@ -7,6 +7,7 @@ them. A spec in a file is named for any product; only its `feed_name` is filled 
 from __future__ import annotations
 
 import dataclasses
+import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from deepwater.errors import DeepwaterError
 from deepwater.layout import Layout
 from deepwater.schema import FeedSpec
 
-__all__ = ["KRAKEN_L2", "KRAKEN_TRADES", "L2", "TRADES", "dtype", "feed_name", "spec"]
+__all__ = ["KRAKEN_L2", "KRAKEN_TRADES", "L2", "TRADES", "dtype", "feed_name", "packer", "spec"]
 
 L2 = "cb-l2"
 TRADES = "cb-trades"
@@ -79,3 +80,15 @@ def dtype(kind: str) -> np.dtype[Any]:
     (64, 48)
     """
     return Layout.compile(_template(kind)).dtype
+
+
+@lru_cache(maxsize=8)
+def packer(kind: str) -> struct.Struct:
+    """Return what packs one record of a kind of feed from its values, in field order without padding.
+
+    Examples
+    --------
+    >>> packer(L2).size, packer(L2).format
+    (64, '<cc6xQQQQddQ')
+    """
+    return struct.Struct(Layout.compile(_template(kind)).struct_format)

@@ -70,6 +70,23 @@ def test_trades_are_turned_oldest_first_and_the_side_is_the_makers() -> None:
     assert set(records["ev_us"].tolist()) == {1786253021877755}
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 64, 65])
+@pytest.mark.parametrize("kind", ["snapshot", "update"])
+def test_few_levels_are_the_same_records_as_many(count: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few are packed one by one: the same bytes, in memory that may be written."""
+    levels = [
+        level("offer" if number % 3 else "bid", f"{number}.25", str(number / 7), f"2026-08-09T05:23:4{number % 2}.5Z")
+        for number in range(count)
+    ]
+    found = coinbase.decode(l2(6, kind, "A", *levels))
+    assert isinstance(found, coinbase.L2Data)
+    few = coinbase.l2_records(found, found.events[0], 99)
+    monkeypatch.setattr(coinbase, "_FEW", 0)
+    many = coinbase.l2_records(found, found.events[0], 99)
+    assert few.dtype == many.dtype and few.tobytes() == many.tobytes() and len(few) == count
+    few["proc_us"] = 5
+
+
 def test_trades_of_several_products_in_one_frame_are_told_apart() -> None:
     data = trades(3, trade("A-USD", 12), trade("B-USD", 7), trade("A-USD", 11))
     groups = dict(coinbase.trades_by_product(coinbase.decode(data)))
