@@ -57,7 +57,7 @@ def status_of(reader: Reader, now: int | None = None) -> dict[str, Any]:
     persist = reader.settings.persist
     today = now - now % DAY_US
     return {
-        "feed": reader.feed, "persist": persist, "records": len(reader), "end": end,
+        "feed": reader.feed, "persist": persist, "records": end - int(reader.first), "end": end,
         "newest_us": newest_us, "newest_age_us": None if newest_us is None else now - newest_us,
         "heartbeat_us": heartbeat, "age_us": None if heartbeat is None else max(0, now - heartbeat),
         "writer": _writer(reader), "rate": rate,

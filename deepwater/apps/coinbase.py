@@ -326,14 +326,15 @@ def trade_records(frame: MarketTrades, trades: list[Trade], recv_us: int) -> Rec
         If a time is malformed.
     """
     out = np.zeros(len(trades), _trades_dtype())
-    out["type"] = b"T"
-    out["side"] = [_MAKERS.get(trade.side, b"U") for trade in trades]
-    out["trade_id"] = [trade.trade_id for trade in trades]
-    out["packet_us"] = _frame_us(frame)
-    out["recv_us"] = recv_us
-    out["ev_us"] = _times([trade.time for trade in trades], frame)
-    out["price"] = [trade.price for trade in trades]
-    out["size"] = [trade.size for trade in trades]
+    if not trades:
+        return out
+    packet_us, pack = _frame_us(frame), specs.packer(specs.TRADES).pack
+    rows = [
+        pack(b"T", _MAKERS.get(trade.side, b"U"), trade.trade_id, packet_us, recv_us, 0, _times([trade.time], frame)[0],
+             trade.price, trade.size)
+        for trade in trades
+    ]  # fmt: skip
+    out.view(_BYTES)[:] = np.frombuffer(b"".join(rows), _BYTES)
     return out
 
 

@@ -35,6 +35,7 @@ except ImportError as _error:
 __all__ = ["Group", "Link", "keep_connected"]
 
 _log = logging.getLogger("deepwater.recorder")
+_SLACK = 0.05  # a dead path may be found so much later
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -216,15 +217,19 @@ async def _receive(link: Link, socket: ClientConnection, group: Group, wanted: a
     ingest = group.ingest
     idle_s = group.venue.idle_s if link.idle_s is None else link.idle_s
     try:
-        async with asyncio.timeout(idle_s) as deadline:
+        async with asyncio.timeout(idle_s * (1 + _SLACK)) as deadline:
+            moved_s = loop.time()
             while True:
                 data = await socket.recv(decode=False)
                 _take(ingest, data)
                 if ingest.stale:
                     wanted.set()
+                now_s = loop.time()
                 if ingest.asked:
-                    _give_up(link, ingest, loop.time())
-                deadline.reschedule(loop.time() + idle_s)
+                    _give_up(link, ingest, now_s)
+                if now_s - moved_s > idle_s * _SLACK:  # not for each of thousands of frames: a timer costs 5 µs
+                    moved_s = now_s
+                    deadline.reschedule(now_s + idle_s * (1 + _SLACK))
     except TimeoutError as error:
         if str(error):
             raise

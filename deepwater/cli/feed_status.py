@@ -40,6 +40,9 @@ def status(args: argparse.Namespace) -> int:
         _show(rows, disk)
     if not rows:
         output.say(f"no feeds in {dw.base_path}")
+    if disk is not None and disk["full_in_days"] is not None and disk["full_in_days"] < 1 and not args.json:
+        hours = disk["full_in_days"] * 24
+        output.say(f"deepwater: warning: the disk will be full in {hours:.1f} h at the present rate")
     if not rows or any(row["state"] == "error" for row in rows):
         return ERROR
     return FAILED if any(row["state"] == "stale" for row in rows) else OK

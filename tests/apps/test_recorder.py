@@ -91,6 +91,25 @@ def test_silence_is_a_lost_connection(tmp_store: Path) -> None:
         assert store["CB-L2-BTC-USD"].gaps()["reason"].tolist() == [b"reconnect: no frame for 0.3 s"]
 
 
+def test_a_fresh_book_that_does_not_come_ends_the_connection(tmp_store: Path) -> None:
+    """A tape answers no request: the recorder gives the connection up, and the next one begins with a snapshot."""
+    whole = [l2(0, "snapshot", "A", level("bid", "1", "2"), level("offer", "2", "3"))]
+    whole += [l2(number, "update", "A", level("bid", "1", str(number))) for number in range(1, 400)]
+    tape = [TapeFrame(number / 100, data) for number, data in enumerate(whole)]
+
+    def until(_: Exchange, session: Session) -> bool:
+        return session.counters.snapshots == 2 and session.counters.levels > 100
+
+    with PlatformSink(tmp_store) as sink:
+        session = record_session(
+            lambda: Replay(tape, speed=1), ["A"], sink, until=until, faults=["drop@3"], resync_timeout_s=0.3
+        )
+    assert (session.counters.resyncs, session.counters.reconnects) == (1, 1)
+    with Platform(tmp_store) as store:
+        reasons = store["CB-L2-A"].gaps()["reason"].tolist()
+    assert reasons == [b"sequence gap: frame 3 missing", b"reconnect: no fresh book of A in 0.3 s"]
+
+
 def test_a_second_recording_goes_on_where_the_first_ended(tmp_store: Path) -> None:
     """The same tape twice: no trade twice, the book again, behind a mark."""
     frames = [

@@ -48,6 +48,13 @@ def test_books_are_those_of_the_loops() -> None:
         assert f"{name} " in shown
 
 
+def test_what_is_recorded_is_what_was_played() -> None:
+    shown = run("record.py", "--frames", 400, "--rounds", 1)
+    for name in ("raw", "recorder", "decode", "ingest"):
+        assert f"\n{name} " in shown
+    assert shown.startswith("400 frames, ")
+
+
 @pytest.mark.slow
 def test_peer_passes_the_checks_of_the_harness(tmp_path: Path) -> None:
     if not HARNESS.is_dir():

@@ -138,3 +138,14 @@ def test_rate_gaps_of_today_and_a_ring(tmp_store: Path, capfd: pytest.CaptureFix
             assert row["writer"]["state"] == "alive" and row["age_us"] is not None
         assert run(capfd, tmp_store, "R", code=0)["disk"] is None
         dw.delete_feed("R")
+
+
+def test_a_disk_that_will_be_full_within_a_day_is_a_warning(
+    tmp_store: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_store, "F")
+    for days, said in ((0.3, "deepwater: warning: the disk will be full in 7.2 h at the present rate\n"), (1.5, "")):
+        disk = {"free": 10**9, "bytes_per_day": 1, "full_in_days": days}
+        monkeypatch.setattr("deepwater.cli.feed_status._disk", lambda rows, disk=disk: disk)
+        assert cli.main(["status", "--base-path", str(tmp_store)]) == 0
+        assert capfd.readouterr().err == said

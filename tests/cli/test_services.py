@@ -11,12 +11,19 @@ import socket
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_kit import deepwater, first_line, one_line, started
 
 from deepwater import Platform, cli
+from deepwater.apps.tape import read_tape
+from deepwater.book import OrderBook
+from deepwater.books import book_at
 from deepwater.cli.status import StatusLine
-from processes import run_python
+from processes import ROOT, run_python
+
+sys.path.append(str(ROOT / "tests" / "apps"))
+from kraken_walk import digits_of, stored_checksum, walk
 
 MARKET = ["--port", "0", "--rate", "100", "--duration", "100"]
 
@@ -61,6 +68,37 @@ def test_a_signal_ends_a_recording_and_nothing_is_lost(number: signal.Signals, c
         assert "Traceback" not in exchange.stderr.read()
 
 
+def test_a_kraken_tape_through_exchange_and_recorder_is_the_book_of_the_tape(
+    shared_data: Path, tmp_store: Path
+) -> None:
+    """Processes only: exchange -> websocket -> recorder -> feed -> book; the checksums sent are the book's."""
+    tape = shared_data / "coinbase" / "2026-08-09-btc-usd-live.jsonl.gz"
+    (pair,) = walk(frame.data for frame in read_tape(tape, "kraken")).values()
+    with started("exchange", "--venue", "kraken", "--tape", tape, "--port", "0", "--duration", "100") as exchange:
+        words = ["--uri", first_line(exchange), "--product", "BTC-USD", "--base-path", tmp_store, "--json"]
+        with started("record", "--venue", "kraken", *words) as recorder, Platform(tmp_store) as dw:
+            while "KR-L2-BTC-USD" not in dw.list_feeds():
+                assert recorder.poll() is None
+            with dw["KR-L2-BTC-USD"] as reader:
+                seen = next(iter(reader.follow("earliest", timeout=60)))["seq"]
+                while int(seen[-1]) < len(pair.moments) - 1:
+                    seen = next(iter(reader.follow(position=int(reader.end) - 1, timeout=60)))["seq"]
+                recorder.send_signal(signal.SIGTERM)
+                totals = json.loads(recorder.communicate(timeout=60)[0])
+                assert (totals["gaps"], totals["bad_frames"], totals["errors"], recorder.returncode) == (0, 0, 0, 0)
+                rows, marks = reader.read().to_numpy(), reader.marks()
+                stops = np.append(np.flatnonzero(np.diff(rows["seq"])) + 1, len(rows))
+                assert len(stops) == len(pair.moments) == 1676
+                book, digits, at = OrderBook(), {}, 0
+                for stop in stops[9::20].tolist():  # of all of them: apps/test_kraken
+                    book.apply(rows[at:stop], marks)
+                    digits |= digits_of(rows[at:stop])
+                    assert book.valid and stored_checksum(book.book(), digits) == int(rows["checksum"][stop - 1])
+                    at = stop
+                last = book_at(reader)
+                assert last.bids.tolist() == [(float(price), float(qty)) for price, qty in pair.moments[-1].bids]
+
+
 def test_an_endpoint_that_never_answers_is_a_failure_in_the_end(tmp_store: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
@@ -81,11 +119,30 @@ def test_an_endpoint_that_never_answers_is_a_failure_in_the_end(tmp_store: Path)
         (["--uri", "ws://127.0.0.1:1", "--product", "X", "--product", "X"], "named twice"),
         (["--uri", "ws://127.0.0.1:1", "--product", "btc-usd"], "did you mean BTC-USD"),
         (["--uri", "ws://127.0.0.1:1", "--product", ""], "product '' is not allowed"),
+        (["--uri", "ws://127.0.0.1:1", "--product", "A-B,,C-D"], "product '' is not allowed"),
+        (["--uri", "ws://127.0.0.1:1", "--product", "A-B,A-B"], "named twice"),
+        (["--uri", "ws://127.0.0.1:1", "--products-file", "/nowhere"], "products file /nowhere: No such file"),
+        (["--uri", "ws://127.0.0.1:1", "--product", "A-B", "--channel", "book"], "expected one or more of level2"),
     ],
 )
 def test_a_recording_that_cannot_be(words: list[str], said: str, tmp_store: Path) -> None:
     done = deepwater("record", "coinbase", *words, "--base-path", tmp_store, "--duration", "5", code=1)
     assert said in done.stderr.splitlines()[-1]
+
+
+def test_bad_frames_are_said_with_where_they_are(tmp_path: Path, tmp_store: Path) -> None:
+    frames = ['{"channel":"l2_data","timestamp":"x","sequence_num":0,"events":[{"type":"update","product_id":"A-B"}]}',
+              '{"channel":"l2_data"']  # fmt: skip
+    tape = tmp_path / "tape"
+    tape.write_text("".join(json.dumps({"t": "recv", "ts": 0, "data": data}) + "\n" for data in frames))
+    with started("exchange", "--tape", tape, "--port", "0", "--duration", "100") as exchange:
+        words = ["--uri", first_line(exchange), "--product", "A-B", "--base-path", tmp_store, "--duration", "1"]
+        done = deepwater("record", *words)
+    assert done.stderr.splitlines()[-1].startswith(f"the bad frames are in {tmp_store}/bad_frames.jsonl: a JSON object")
+    kept = [json.loads(line) for line in (tmp_store / "bad_frames.jsonl").read_text().splitlines()]
+    assert [entry["text"] for entry in kept] == frames
+    deepwater("feeds", "--base-path", tmp_store)
+    deepwater("verify", "--base-path", tmp_store)
 
 
 def test_a_product_the_exchange_has_not_is_a_failure_in_the_end(tmp_store: Path) -> None:

@@ -162,13 +162,13 @@ class Witness:
 def test_the_desk_is_killed_at_random_while_the_exchange_has_faults(
     quick_dir: Path, fault: Fault, scale: int
 ) -> None:
-    """F40. SIGKILL of the recorder and of readers, at random moments, with frames lost, swapped and connections cut.
+    """F41. SIGKILL of the recorder and of readers, at random moments, with frames lost, swapped and connections cut.
 
     What must be seen: no book that says it is to be trusted is wrong, no record that was once published is lost or
     changed, and gaps are marked exactly where something is missing. ``--fault-scale 10`` takes two minutes.
     """
     kills, rng, truth = 8 * scale, random.Random(40), Truth()
-    with fault("F40", "SIGKILL of the desk's processes beside a faulty exchange") as trials, ExitStack() as stack:
+    with fault("F41", "SIGKILL of the desk's processes beside a faulty exchange") as trials, ExitStack() as stack:
         uri = stack.enter_context(exchange(truth))
         store = stack.enter_context(Platform(quick_dir / "store"))
         desk = Desk(victims(quick_dir / "store", uri), quick_dir)
