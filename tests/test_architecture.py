@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = """
-    errors wording jsontext durations spans timestamps | fields settings infer schema | layout
+    errors unshared wording jsontext durations spans timestamps | fields settings infer schema | layout
     | arrow frames rules values | format | files futex timerslack mounts | ring_files segment locks wake
     | chunk checksums index clockstats spare | feed_files oldest feed_registry global_registry store
     | clocktable held part window_text window | ring chain ring_chain
