@@ -24,6 +24,7 @@ from deepwater.errors import ClosedError, DeepwaterError, FeedNotFoundError, Rec
 from deepwater.feed_files import Feed
 from deepwater.files import Directory
 from deepwater.locks import Lock, watch_fork
+from deepwater.unshared import Unshared
 from deepwater.values import Packer
 from deepwater.wake import WAITING, Bell
 
@@ -60,7 +61,7 @@ def check_size(feed: Feed, chunk_size_bytes: int) -> None:
         )
 
 
-class FeedWriter:
+class FeedWriter(Unshared, instead="a feed has one writer, in one process; hand the data to it"):
     """Appends records to a feed; the common part of `Writer` and `RingWriter`.
 
     Every write returns the position of its first record, and is visible to every process when it

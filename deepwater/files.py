@@ -232,6 +232,13 @@ class Directory:
         finally:
             os.close(fd)
 
+    def guarded(self, name: str) -> contextlib.AbstractContextManager[object]:
+        """Hold a lock on a file of its own, made if absent, for something short; waits. Dies with its process."""
+        from filelock import FileLock  # here: whoever only reads need not wait for its import
+
+        self.touch(name)
+        return FileLock(self.name_of(name), mode=0o600)
+
     def remove(self, name: str) -> None:
         """Unlink a file if it is there. Mappings of it stay readable."""
         try:

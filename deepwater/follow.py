@@ -21,6 +21,7 @@ from deepwater.errors import ClosedError, LappedError
 from deepwater.layout import Layout
 from deepwater.locks import watch_fork
 from deepwater.ring_chain import RingChain
+from deepwater.unshared import Unshared
 from deepwater.waiting import WAITS, Wait, Waiter
 
 __all__ = ["LAPS", "WAITS", "Follower", "OnLap", "Position", "Wait", "as_bytes", "as_records", "as_tuples"]
@@ -56,7 +57,7 @@ class Position(int):
         return Position, (int(self), self.incarnation)
 
 
-class Follower:
+class Follower(Unshared, instead="hand over its position and follow from there, reader.follow(start)"):
     """An iterator of batches, and an asynchronous one. Made by `Reader.follow`.
 
     Attributes

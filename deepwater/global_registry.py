@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from deepwater import format as fmt
 from deepwater.chunk import static_of
@@ -105,7 +104,7 @@ class GlobalRegistry:
 
     def _store(self, feed: str, row: npt.NDArray[Any]) -> None:
         row["check"] = row_checks(row)
-        with contextlib.suppress(OSError), self._locked():
+        with contextlib.suppress(OSError), self._base.guarded(LOCK):
             segment = self._open()
             try:
                 rows = segment.array(ROW_LAYOUT.dtype)[: segment.count()]
@@ -117,10 +116,6 @@ class GlobalRegistry:
                     segment = self._append(segment, row)
             finally:
                 segment.close()
-
-    def _locked(self) -> FileLock:
-        self._base.touch(LOCK)
-        return FileLock(self._base.name_of(LOCK), mode=0o600)
 
     def _open(self) -> Segment:
         try:

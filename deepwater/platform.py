@@ -63,7 +63,8 @@ class Platform:
 
     Notes
     -----
-    A context manager: leaving it closes the writers it made. Safe to use from several threads.
+    A context manager: leaving it closes the writers it made. Safe to use from several threads. May be pickled: the
+    other process opens the store for itself; readers, writers and windows cannot be.
 
     Examples
     --------
@@ -93,6 +94,9 @@ class Platform:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[type[Platform], tuple[str]]:
+        return type(self), (self.base_path,)  # opened anew where it is unpickled
 
     def close(self) -> None:
         """Close the writers made here and let go of the store. Readers and arrays stay valid. Idempotent."""

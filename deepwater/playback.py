@@ -26,6 +26,7 @@ from deepwater.merge import Merger, size
 from deepwater.pace import LONGEST_WAIT_S, Idle, Pace, Timer, checked_speed
 from deepwater.resume import Resumed, resume
 from deepwater.timestamps import instant
+from deepwater.unshared import Unshared
 
 __all__ = ["Batch", "Event", "Replay", "Resumed", "merge", "resume"]
 
@@ -63,8 +64,8 @@ def merge(
     speed : float, optional
         N times real time, by the clock; the first record is due at once. None: as fast as possible.
     live : bool
-        False: to the records published at this call. True: then on with what is published, in order of time within
-        what is there at each look; there is no `end` then. A silent feed holds no other up.
+        False: to what is published at this call. True: on with what comes, in order of time within a look, no feed
+        holding another up; there is no `end` then.
     batch : int
         At most so many records a batch, and so many of each feed in memory.
     as_ : {"numpy", "arrow"}
@@ -119,7 +120,7 @@ def merge(
     return Replay(lanes, pace, TIMER, as_arrow=as_ == "arrow", live=live, timeout=timeout)
 
 
-class Replay:
+class Replay(Unshared, instead="make one there with merge()"):
     """Several feeds, played in the order of a clock. Made by `merge`; an iterator of `Batch`.
 
     Notes
@@ -138,8 +139,7 @@ class Replay:
 
     def __init__(self, lanes: Sequence[Lane], pace: Pace, timer: Timer, *, as_arrow: bool, live: bool,
                  timeout: float | None) -> None:  # fmt: skip
-        self._lanes, self._merger = lanes, Merger(lanes)
-        self._pace, self._timer = pace, timer
+        self._lanes, self._merger, self._pace, self._timer = lanes, Merger(lanes), pace, timer
         self._as_arrow, self._live = as_arrow, live
         self._changed = threading.Condition()
         self._batches: deque[Batch] = deque()  # the outbox; one of the two is empty

@@ -35,6 +35,7 @@ from deepwater.timestamps import (
     last_instant,
     resolve,
 )
+from deepwater.unshared import Unshared
 from deepwater.window import Coverage, Part, Window
 
 Inclusive = Literal["both", "left", "right", "neither"]
@@ -63,7 +64,7 @@ def _newest_record(held: Held) -> tuple[Any, ...] | None:
     return record
 
 
-class Reader:
+class Reader(Unshared, instead="pickle Platform and open a reader there, Platform(base_path)[name]"):
     """Reads a feed. Made by `Platform.create_reader`; any number may, in any process.
 
     Attributes

@@ -10,8 +10,6 @@ import time
 import uuid
 from functools import lru_cache
 
-from filelock import FileLock
-
 from deepwater.errors import CorruptFileError, FeedNotFoundError, SchemaError
 from deepwater.feed_files import FORMAT, LAYOUT, Feed, write_feed
 from deepwater.files import Directory, full_is_said
@@ -80,8 +78,7 @@ class Store:
             with Directory(path) as base:
                 check_place(base, write=True)
                 if not base.exists(STORE) or not base.exists(DATA):
-                    base.touch(LOCK)
-                    with FileLock(base.name_of(LOCK), mode=0o600):
+                    with base.guarded(LOCK):
                         base.make(DATA)
                         if not base.exists(STORE):
                             text = json.dumps({"format": FORMAT, "store_id": str(uuid.uuid4())}) + "\n"

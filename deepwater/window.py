@@ -31,6 +31,7 @@ from deepwater.index import MARK_DTYPE
 from deepwater.layout import Column, Layout
 from deepwater.part import Part
 from deepwater.timestamps import format_us
+from deepwater.unshared import Unshared
 from deepwater.window_text import Coverage, Shown, about_gaps, about_nothing, aligned, cells, html
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _TABLE_BYTES = 256 << 20
 _SHOWN_ROWS = 3
 
 
-class Window:
+class Window(Unshared, instead="pickle a copy, window.to_numpy(), or ask a reader there for the same range"):
     """Records of one feed, as slices of its chunks.
 
     Parameters

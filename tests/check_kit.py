@@ -78,7 +78,8 @@ def spoil(path: Path, offset: int, data: bytes) -> None:
 
 
 def flip(path: Path, bit: int) -> None:
-    byte = path.read_bytes()[bit // 8]
+    with path.open("rb", buffering=0) as file:  # some files are long
+        byte = os.pread(file.fileno(), 1, bit // 8)[0]
     spoil(path, bit // 8, bytes([byte ^ 1 << bit % 8]))
 
 

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE = """
-    errors wording jsontext durations spans timestamps | fields settings infer schema | layout
+    errors unshared wording jsontext durations spans timestamps | fields settings infer schema | layout
     | arrow frames rules values | format | files futex timerslack mounts | ring_files segment locks wake
     | chunk checksums index clockstats spare | feed_files oldest feed_registry global_registry store
     | clocktable held part window_text window | ring chain ring_chain
@@ -29,11 +29,11 @@ LINE = """
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.
 # As types, under TYPE_CHECKING, they may be named anywhere.
 THIRD_PARTY = {
-    "numpy": {"*"}, "filelock": {"global_registry", "store"},
+    "numpy": {"*"}, "filelock": {"files"},
     "pyarrow": {"arrow"}, "pandas": {"frames", "timestamps"}, "polars": {"window"},
     "msgspec": {"apps"}, "websockets": {"apps"}, "rich": {"apps", "cli"}, "textual": {"apps"},
 }  # fmt: skip
-LATE = {"pyarrow", "pandas", "polars"}
+LATE = {"filelock", "pyarrow", "pandas", "polars"}
 ONLY_IN = {"mmap": {"segment"}, "fcntl": {"files", "locks"}}
 
 # Records are visible when the commit word is stored: in this function of this module, and nowhere else.

@@ -258,7 +258,7 @@ def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 AS_NOBODY = """
 import os, sys
-import numpy as np, model
+import filelock, numpy as np, model
 from deepwater import Platform, DeepwaterError
 base = sys.argv[1]
 with Platform(base) as warm:  # this user may not even read the standard library: what is loaded late is loaded now

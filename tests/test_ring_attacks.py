@@ -129,7 +129,7 @@ def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 AS_NOBODY = """
 import codecs, os, sys
-import numpy as np
+import filelock, numpy as np
 import test_ring_attacks as kit
 from deepwater import Platform, futex, ring_chain, shm, wake
 import deepwater.cli, deepwater.describe
