@@ -74,6 +74,18 @@ def test_without_the_marks_the_books_would_be_wrong(tmp_store: Path) -> None:
     assert any("is wrong" in line for line in wrong(tmp_store, truth, without_gaps=True))
 
 
+def test_a_mark_too_few_or_too_many_would_be_found(tmp_store: Path) -> None:
+    truth = Truth()
+    record_hurt(tmp_store, truth, ["drop@100"])
+    with Platform(tmp_store) as store, store["CB-L2-BTC-USD"] as reader:
+        rows = reader.read().to_numpy()
+        (at,) = reader.gaps()["position"].tolist()
+    assert [line[:9] for line in truth.wrong_gaps(rows, set(), "L2")] == ["no gap at"]
+    assert truth.wrong_gaps(rows, {at}, "L2") == []
+    (line,) = truth.wrong_gaps(rows, {at, at + 1}, "L2")
+    assert line.startswith(f"a gap at {at + 1} where nothing is missing")
+
+
 SWAPS = [f"swap@{number}" for number in range(200, 260, 5)]  # some of two messages of one book
 
 

@@ -148,7 +148,7 @@ def test_a_lost_message_is_a_gap_and_a_fresh_snapshot_makes_the_book_right_again
     faults = [f"drop@{number}" for number in range(150, 154)]  # of books at least one a product
     with PlatformSink(tmp_store) as sink:
         session = record_session(
-            lambda: synthetic(3000), PRODUCTS, sink, venue=KRAKEN, until=until, faults=faults, resync_pause_s=0.0
+            lambda: synthetic(1200), PRODUCTS, sink, venue=KRAKEN, until=until, faults=faults, resync_pause_s=0.0
         )
     (pairs,) = spans(session)
     assert session.counters.gaps >= 1 and session.counters.resyncs >= 1 and session.counters.reconnects == 0

@@ -69,12 +69,11 @@ class Truth:
         rows, marks = reader.rows(reader.first, reader.end).to_numpy(), reader.marks()
         if without_gaps:
             marks = reader.snapshots()
-        places = self._places(rows)
-        found = self._wrong_gaps(rows, places, set(reader.gaps()["position"].tolist()), kind)
+        found = self.wrong_gaps(rows, set(reader.gaps()["position"].tolist()), kind)
         if kind == "TRADES":
             ids = rows["trade_id"].tolist()
             return found + (["a trade is there twice"] if len(set(ids)) < len(ids) else [])
-        return found + self._wrong_books(rows, places, marks, product)
+        return found + self._wrong_books(rows, self._places(rows), marks, product)
 
     def _places(self, rows: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
         """Connection and number of the frame of each row."""
@@ -85,9 +84,9 @@ class Truth:
         }
         return [named[stamp] for stamp in rows["packet_us"].tolist()]
 
-    def _wrong_gaps(
-        self, rows: np.ndarray[Any, Any], places: list[tuple[int, int]], marked: set[int], kind: str
-    ) -> list[str]:
+    def wrong_gaps(self, rows: np.ndarray[Any, Any], marked: set[int], kind: str) -> list[str]:
+        """Say where a mark is missing, and where one is that should not be there; `marked` are positions."""
+        places = self._places(rows)
         wanted = {at for at in range(1, len(rows)) if self._is_hole(places[at - 1], places[at])}
         if kind == "TRADES":
             ids = rows["trade_id"]
