@@ -3,7 +3,7 @@
 Pipeline, left to right; a module imports only from modules to its left::
 
     counters specs coinbase_time | coinbase subscriptions sequence trade_ids | sink | outlet
-        | product_feeds | ingest | connection platform_sink | recorder
+        | product_feeds | ingest | connection platform_sink | metrics metrics_feed metrics_http | recorder
     market faults tape subscriptions | exchange_session | streams | exchange
 
 The wire is known only to `coinbase` and `subscriptions` (pure functions: bytes in, record arrays

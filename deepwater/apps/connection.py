@@ -147,21 +147,47 @@ async def _session(
             await socket.send(text)
         wanted = asyncio.Event()
         resync = asyncio.create_task(_resync(link, socket, ingest, wanted, pacer, counters))
+        queue = Queue(counters, socket)
         try:
-            await _receive(link, socket, ingest, wanted)
+            await _receive(link, socket, ingest, wanted, queue)
         finally:
+            queue.gone()
             await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
             resync.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
                 await resync
 
 
-async def _receive(link: Link, socket: ClientConnection, ingest: Ingest, wanted: asyncio.Event) -> None:
+class Queue:
+    """Keeps `Counters.connected` and `Counters.queued` while one connection is up."""
+
+    def __init__(self, counters: Counters, socket: ClientConnection) -> None:
+        self._counters = counters
+        self._frames = socket.recv_messages.frames  # what websockets has received and nobody has asked for yet
+        self._queued = 0
+        counters.connected += 1
+
+    def look(self) -> None:
+        """Count what waits now."""
+        queued = len(self._frames)
+        self._counters.queued += queued - self._queued
+        self._queued = queued
+
+    def gone(self) -> None:
+        """Forget the connection."""
+        self._counters.connected -= 1
+        self._counters.queued -= self._queued
+
+
+async def _receive(
+    link: Link, socket: ClientConnection, ingest: Ingest, wanted: asyncio.Event, queue: Queue
+) -> None:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(link.idle_s) as deadline:
             while True:
                 data = await socket.recv(decode=False)
+                queue.look()
                 _take(ingest, data)
                 if ingest.stale:
                     wanted.set()

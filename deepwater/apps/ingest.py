@@ -185,6 +185,7 @@ class Ingest:
         began = perf_counter_ns()
         self._counters.frames += 1
         self._counters.bytes += len(data)
+        self._counters.last_frame_us = recv_us
         try:
             frame = coinbase.decode(data)
             if isinstance(frame, coinbase.ErrorFrame):
@@ -196,9 +197,13 @@ class Ingest:
         self._number(frame.sequence_num, recv_us)
         for batch in batches:
             records = batch.records()
-            if len(records):
-                self._counters.lag.add(recv_us - int(records["packet_us"][0]))
             batch.feed.write(records, batch.snapshot, recv_us)
+            if len(records):
+                lag_us = recv_us - int(records["packet_us"][0])
+                counts = self._counters.feed(batch.feed.outlet.name)
+                counts.lag.add(lag_us)
+                counts.handling.add((perf_counter_ns() - began) // 1000)
+                self._counters.lag.add(lag_us)
         self._counters.handling.add((perf_counter_ns() - began) // 1000)
         return True
 

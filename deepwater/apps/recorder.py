@@ -15,12 +15,14 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from deepwater.apps.connection import Link, keep_connected
 from deepwater.apps.counters import Counters
 from deepwater.apps.ingest import Ingest
+from deepwater.apps.metrics_feed import MetricsFeed
+from deepwater.apps.metrics_http import serving
 from deepwater.apps.platform_sink import PlatformSink
 from deepwater.apps.sink import Sink
 from deepwater.apps.subscriptions import CHANNELS, Pacer, spread
@@ -61,6 +63,8 @@ def run_recorder(
     duration: float | None = None,
     channels: Sequence[str] = CHANNELS,
     on_status: OnStatus | None = None,
+    metrics_port: int | None = None,
+    on_metrics: Callable[[int], None] | None = None,
 ) -> Counters:
     """Record until `duration` is over or SIGINT or SIGTERM comes; blocks.
 
@@ -80,6 +84,11 @@ def run_recorder(
     on_status : callable, optional
         Called with the live `Counters` about twice a second and once at the end, on the event loop's
         thread: be quick; keep a `copy`. What it raises ends the recording and is raised here.
+    metrics_port : int, optional
+        Serve the counters to Prometheus at this port of 127.0.0.1 (0: any free one). They are in the store's feed
+        ``DW-METRICS-<n>`` in any case.
+    on_metrics : callable, optional
+        Called with the port once it listens.
 
     Returns
     -------
@@ -90,8 +99,8 @@ def run_recorder(
     ------
     DeepwaterError
         Of a bad URI, product or channel, at once; of a feed another process records; of a store that
-        was removed; of a write that failed for another reason than want of space. An unreachable
-        endpoint is not an error: it is tried until the end (`last_error` tells).
+        was removed; of a write that failed for another reason than want of space; of a `metrics_port` that is in
+        use. An unreachable endpoint is not an error: it is tried until the end (`last_error` tells).
 
     Notes
     -----
@@ -99,17 +108,19 @@ def run_recorder(
     """
 
     async def main() -> Counters:
-        stop = Stop()
-        with PlatformSink(base_path) as sink, _signals(stop):
-            return await record(
-                Link(uri),
-                products,
-                sink,
-                duration=duration,
-                channels=channels,
-                on_status=on_status,
-                stop=stop,
-            )
+        stop, counters = Stop(), Counters()
+        with PlatformSink(base_path) as sink, MetricsFeed(base_path) as metrics, _signals(stop):
+            async with _served(metrics_port, counters, on_metrics):
+                return await record(
+                    Link(uri),
+                    products,
+                    sink,
+                    duration=duration,
+                    channels=channels,
+                    on_status=_both(metrics, on_status),
+                    stop=stop,
+                    counters=counters,
+                )
 
     return asyncio.run(main())
 
@@ -155,6 +166,29 @@ async def record(
     if on_status is not None:
         on_status(counters)
     return counters
+
+
+def _both(first: OnStatus, second: OnStatus | None) -> OnStatus:
+    def call(counters: Counters) -> None:
+        first(counters)
+        if second is not None:
+            second(counters)
+
+    return call
+
+
+@contextlib.asynccontextmanager
+async def _served(
+    port: int | None, counters: Counters, on_metrics: Callable[[int], None] | None
+) -> AsyncIterator[None]:
+    """Serve the counters while inside, if a port is named."""
+    if port is None:
+        yield
+        return
+    async with serving(port, lambda: counters) as found:
+        if on_metrics is not None:
+            on_metrics(found)
+        yield
 
 
 async def _until(stop: Stop, tasks: list[asyncio.Task[None]], duration: float | None) -> None:

@@ -41,6 +41,9 @@ def _record(commands: Any) -> None:
     coinbase.add_argument(
         "--channel", action="append", choices=("level2", "market_trades"), help="only this one (default: both)"
     )
+    coinbase.add_argument(
+        "--metrics-port", metavar="N", type=port, help="serve Prometheus at 127.0.0.1:N/metrics (0: any free one)"
+    )
     base_path(coinbase)
     json_flag(coinbase, "print the totals as JSON at the end")
 

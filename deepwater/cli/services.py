@@ -62,8 +62,14 @@ def record_coinbase(args: argparse.Namespace) -> int:
         if not args.json and not counters.stopped:
             line.show(_status(counters, time.monotonic() - began))
 
+    def on_metrics(port: int) -> None:
+        output.say(json.dumps({"metrics_port": port}) if args.json else f"metrics at http://127.0.0.1:{port}/metrics")
+
     with line.with_log():
-        counters = run_recorder(uri, args.product, base_path, args.duration, args.channel or CHANNELS, on_status)
+        counters = run_recorder(
+            uri, args.product, base_path, args.duration, args.channel or CHANNELS, on_status,
+            metrics_port=args.metrics_port, on_metrics=on_metrics,
+        )  # fmt: skip
     if not counters.frames and counters.stopped == "duration":
         why = f": {counters.last_error}" if counters.last_error else ""
         raise DeepwaterError(
