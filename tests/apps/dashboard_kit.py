@@ -46,6 +46,11 @@ class ForeignRecorder(Worker):
         while int(self.readline()) < 100:
             pass
 
+    def end(self) -> None:
+        """Let it end well: it leaves nothing in shared memory but its metrics."""
+        self.process.terminate()
+        self.process.wait()
+
 
 def until(condition: Callable[[], Any], what: str = "it did not come to hold") -> Any:
     """Wait until a condition holds; the deadline is for a deadlock, not for slowness."""
@@ -77,7 +82,5 @@ def make_trades(count: int, us: int = 1_786_309_548_000_000) -> np.ndarray:
 
 def open_feeds(dw: Platform, product: str) -> tuple[Any, Any]:
     """Writers of a product's feeds, which are made: the book's and the trades'."""
-    names = []
-    for kind in (specs.L2, specs.TRADES):
-        names.append(dw.create_feed(specs.spec(kind, product)))
+    names = [dw.create_feed(specs.spec(kind, product)) for kind in (specs.L2, specs.TRADES)]
     return dw.create_writer(names[0]), dw.create_writer(names[1])

@@ -37,11 +37,13 @@ def test_a_store_that_is_not_there_yet(tmp_store: Path) -> None:
     assert not view.exists and not view.products and view.chosen == "" and view.disk_free
     assert not tmp_store.exists()  # looking makes nothing
     with Platform(tmp_store) as dw:
-        open_feeds(dw, "A")
+        writers = open_feeds(dw, "A")
         view = looking.look()
         assert view.exists and view.news[0] == "the store is there"
         assert [(row.name, row.state, row.records) for row in view.products] == [("A", "live", 0)]
-        assert (view.chosen, view.book.reason) == ("A", "no complete snapshot")
+        assert (view.chosen, view.book.reason) == ("A", "no complete snapshot yet")
+        for writer in writers:
+            writer.close()
     shutil.rmtree(tmp_store)
     view = looking.look()
     assert not view.exists and any("is gone" in line for line in view.news) and not view.products
@@ -54,7 +56,7 @@ def test_a_book_is_shown_and_not_trusted_without_a_snapshot_or_after_a_gap(tmp_s
         book, _ = open_feeds(dw, "A")
         book.write_batch(levels((b"B", 98.0, 1.0)))
         found = looking.look().book
-        assert found.reason == "no complete snapshot" and not found.bids
+        assert found.reason == "no complete snapshot yet" and not found.bids
         book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
         found = looking.look().book
         assert not found.reason and found.bids == ((100.0, 1.0), (99.0, 2.0)) and found.asks == ((101.0, 3.0),)
@@ -181,8 +183,7 @@ def test_a_recorder_that_is_killed_is_said_to_be_gone_and_comes_back(tmp_store: 
             news_until(looking, f"recorder {recorder.pid} is recording again")
             view = until(lambda: next((v for v in [looking.look()] if not v.book.reason and v.book.bids), None))
             assert view.products[0].state == "live"
-            recorder.process.terminate()
-            recorder.process.wait()
+            recorder.end()
         until(lambda: looking.look().recorders[0].state == "ended")
         view = looking.look()
         expected = book_at(dw["CB-L2-BTC-USD"], depth=livebook.DEPTH)
@@ -203,6 +204,8 @@ def test_two_recorders_are_both_there(tmp_store: Path) -> None:
         view = until(lambda: next((v for v in [looking.look()] if len(v.recorders) == 2), None))
         assert {said.pid for said in view.recorders} == {one.pid, two.pid} == set(view.writers)
         looking.close()
+        one.end()
+        two.end()
 
 
 def test_looking_is_cheap_enough_to_be_done_twice_a_second(tmp_store: Path) -> None:
