@@ -232,7 +232,7 @@ def test_keys_of_the_prompt_and_the_log(tmp_store: Path) -> None:
         await typed(pilot, "logs", "enter")
         assert not app.query_one("#log").display and app.query_one("#main").display
         await typed(pilot, "help", "enter")
-        await shows(app, pilot, "unsub ETH-USD       no longer record products; the others go on")
+        await shows(app, pilot, "unsub ETH-USD        record them no longer; the others go on")
         await pilot.press("f2")
         await shows(app, pilot, "9.00 │ 10.00")
         await pilot.press("ctrl+c")

@@ -49,6 +49,7 @@ def test_what_is_not_is_one_line(line: str, said: str) -> None:
 
 def test_help_names_every_command() -> None:
     assert [line.split()[0].rstrip(",") for line in help_lines()] == list(COMMANDS)
+    assert max(map(len, help_lines())) <= 80 - len("12:34:56 ") - 2  # in the log, beside its scroll bar
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,9 @@ def test_an_exchange_that_cannot_be(tmp_path: Path, capfd: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("missing", ["websockets", "msgspec"])
-@pytest.mark.parametrize("words", [["demo"], ["exchange", "--port", "0"], ["record", "coinbase", "--product", "X"]])
+@pytest.mark.parametrize(
+    "words", [["demo"], ["exchange", "--port", "0"], ["record", "coinbase", "--product", "X"], ["dashboard"]]
+)
 def test_without_the_extra_one_line_says_how_to_get_it(words: list[str], missing: str) -> None:
     done = run_python(
         """

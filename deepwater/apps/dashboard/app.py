@@ -5,7 +5,10 @@ A look a tick (half a second; sooner while a book is catching up), and only line
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import signal
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -149,6 +152,9 @@ class Dashboard(App[None]):
         if os.environ.get("NO_COLOR"):
             self.add_class("plain")
         self.query_one(Prompt).focus()
+        for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
+            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
+                asyncio.get_running_loop().add_signal_handler(number, self.action_leave)
         self.set_interval(TICK_S, self.tick)
         self.call_after_refresh(self.tick)
 

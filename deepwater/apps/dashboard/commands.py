@@ -28,16 +28,16 @@ class Usage:
 COMMANDS = {
     "start": Usage("start", "record the products subscribed to"),
     "stop": Usage("stop", "end the recording; the subscriptions stay"),
-    "sub": Usage("sub BTC-USD ETH-USD", "subscribe to products; they are recorded at once if it records", "products"),
-    "unsub": Usage("unsub ETH-USD", "no longer record products; the others go on", "products"),
-    "show": Usage("show ETH-USD", "show the book and the trades of a product (F3: the next one)", "product"),
+    "sub": Usage("sub BTC-USD ETH-USD", "subscribe; while it records, they are at once", "products"),
+    "unsub": Usage("unsub ETH-USD", "record them no longer; the others go on", "products"),
+    "show": Usage("show ETH-USD", "show its book and its trades (F3: the next one)", "product"),
     "products": Usage("products", "list the products of the store"),
     "subs": Usage("subs", "list the subscriptions"),
     "status": Usage("status", "say in one line how it goes"),
-    "reset": Usage("reset", "count and draw from now on; what is stored stays"),
+    "reset": Usage("reset", "count from now on; what is stored stays"),
     "logs": Usage("logs", "show or hide the log (F2)"),
     "help": Usage("help", "list the commands"),
-    "quit": Usage("quit, q", "end; a recording that runs inside is ended and flushed first"),
+    "quit": Usage("quit, q", "end; a recording inside is flushed first"),
 }
 _SHORT = {"q": "quit", "exit": "quit", "?": "help", "log": "logs"}
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.text import Text
-
+from deepwater.apps import needs_apps
 from deepwater.apps.dashboard import numbers
 from deepwater.apps.dashboard.model import ProductRow, View
 from deepwater.apps.dashboard.plain import active, latencies, total
 from deepwater.wording import amount, count
+
+try:
+    from rich.text import Text
+except ImportError as _error:
+    needs_apps(_error)
 
 __all__ = ["Layout", "book", "header", "log_title", "messages", "products", "status", "trades"]
 
@@ -118,6 +122,8 @@ def _connection(view: View, width: int) -> Text:
 
 def _troubles(view: View, width: int) -> Text:
     """What went wrong: the usual counts, and of the rare ones those that are not 0, or for which there is room."""
+    if not view.recorders:
+        return _line([], width)
     found = [(label, total(view, name), usual) for label, name, usual in _TROUBLES]
     must = [f" {label} {number:,} " for label, number, usual in found if usual or number]
     room = width - sum(map(len, must))
