@@ -57,6 +57,20 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def one_line(text: str) -> str:
+    """Join lines, and escape what a terminal would act on."""
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    r"""Escape what a terminal would act on, and line ends; blanks stay.
+
+    >>> print(escaped("a  b\x1b[31m\n"))
+    a  b\x1b[31m\n
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def count(number: int, noun: str) -> str:
     """Return a number of things.
 

@@ -78,6 +78,16 @@ def test_no_line_is_wider_and_no_panel_higher_than_its_place() -> None:
         assert "\n" not in line(view, "x") and json_line(view, "x").count("\n") == 0
 
 
+def test_nothing_that_others_say_acts_on_the_terminal() -> None:
+    evil = "\x1b]0;x\x07\x1b[2J\n"
+    row = ProductRow("A", "live", problem=evil)
+    view = View(NOW, f"/tmp/{evil}", True, (row,), chosen="A", book=BookState(reason=evil), news=(evil,))
+    drawn = [panels.header(view, evil, 80), panels.products(view, 80, 9), panels.book(view, 40, 9),
+             panels.messages([evil], 80, 1)]  # fmt: skip
+    plain = [text.plain for lines in drawn for text in lines] + [line(view, "x"), json_line(view, "x")]
+    assert all(text.isprintable() for text in plain) and any("x1b[2J" in text for text in plain)
+
+
 def test_the_chosen_product_is_always_among_those_shown() -> None:
     names = [f"P{number}" for number in range(30)]
     for chosen in names:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import ClassVar
 
 from deepwater.apps import needs_apps
@@ -23,6 +24,9 @@ try:
     from textual.app import App, ComposeResult
     from textual.binding import Binding, BindingType
     from textual.containers import Horizontal, Vertical
+    from textual.geometry import Region
+    from textual.strip import Strip
+    from textual.widget import Widget
     from textual.widgets import Input, RichLog, Static
 except ImportError as _error:
     needs_apps(_error)
@@ -33,18 +37,40 @@ TICK_S = 0.5
 _HURRY_S = 0.06
 
 
-class Panel(Static):
-    """Lines of text; drawn again only if they changed."""
+class Panel(Widget):
+    """Lines of text; only those that changed are drawn again.
+
+    By Textual's line API: a `Static` renders all of its text for each change, which took several times the CPU of
+    everything else here.
+    """
+
+    can_focus = False
 
     def __init__(self, name: str) -> None:
-        super().__init__("", id=name, markup=False)
+        super().__init__(id=name)
         self._lines: list[Text] = []
 
     def put(self, lines: Sequence[Text]) -> None:
-        """Show these lines."""
-        if list(lines) != self._lines:
-            self._lines = list(lines)
-            self.update(Text("\n", end="").join(self._lines))
+        """Show these lines from now on."""
+        before, self._lines = self._lines, list(lines)
+        width = self.size.width
+        pairs = enumerate(zip_longest(before, self._lines))
+        changed = [Region(0, at, width, 1) for at, (old, new) in pairs if old is None or new is None or old != new]
+        if changed:
+            self.refresh(*changed)
+
+    def high(self, height: int) -> None:
+        """Be so many rows high."""
+        if self.styles.height is None or self.styles.height.value != height:
+            self.styles.height = height
+
+    def render_line(self, y: int) -> Strip:
+        """One row, as Textual asks for it."""
+        width, style = self.size.width, self.rich_style
+        if y >= len(self._lines):
+            return Strip.blank(width, style)
+        segments = self._lines[y].render(self.app.console)
+        return Strip(segments).apply_style(style).adjust_cell_length(width, style)
 
 
 class Prompt(Input):
@@ -59,6 +85,7 @@ class Prompt(Input):
 
     def __init__(self, session: Session) -> None:
         super().__init__(placeholder="type a command; help lists them", id="prompt", select_on_focus=False)
+        self.cursor_blink = False
         self._session = session
         self.history = History()
 
@@ -105,7 +132,6 @@ class Dashboard(App[None]):
     #header { height: 1; background: $primary; color: $text; text-style: bold; }
     #status { height: 4; }
     #main { height: 1fr; }
-    #products { height: auto; }
     #market { height: 1fr; }
     #trades { width: 1fr; margin-left: 1; }
     #logtitle { height: 1; display: none; }
@@ -129,6 +155,7 @@ class Dashboard(App[None]):
         self.session = session
         self._logged = 0
         self._hurries = False
+        self._book_width = 0
 
     def compose(self) -> ComposeResult:
         """The parts, top to bottom."""
@@ -186,12 +213,14 @@ class Dashboard(App[None]):
         self._tell()
         if shows_logs:
             return
+        self._panel("products").high(layout.products)
         self._panel("products").put(panels.products(view, width, layout.products))
-        below = max(0, height - 6 - min(layout.products, 2 + max(1, len(view.products))) - layout.messages)
-        self._panel("book").styles.width = layout.book
+        below = max(0, height - 6 - layout.products - layout.messages)
+        if layout.book != self._book_width:
+            self._book_width = self._panel("book").styles.width = layout.book
         self._panel("book").put(panels.book(view, layout.book, below))
         self._panel("trades").put(panels.trades(view, max(0, width - layout.book - 1), below))
-        self._panel("messages").styles.height = layout.messages
+        self._panel("messages").high(layout.messages)
         self._panel("messages").put(panels.messages(session.log, width, layout.messages))
 
     def _panel(self, name: str) -> Panel:

@@ -13,7 +13,7 @@ from deepwater.apps import needs_apps
 from deepwater.apps.dashboard import numbers
 from deepwater.apps.dashboard.model import ProductRow, View
 from deepwater.apps.dashboard.plain import active, latencies, total
-from deepwater.wording import amount, count
+from deepwater.wording import amount, count, escaped
 
 try:
     from rich.text import Text
@@ -53,7 +53,7 @@ def _line(parts: Sequence[tuple[str, str] | str], width: int) -> Text:
     text = Text(no_wrap=True, overflow="crop", end="")
     for part in parts:
         word, style = (part, "") if isinstance(part, str) else part
-        text.append(word, style)
+        text.append(escaped(word), style)
     text.truncate(width, overflow="crop")
     return text
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from deepwater.apps.dashboard import numbers
 from deepwater.apps.dashboard.model import View
 from deepwater.apps.dashboard.recorders import Recorder, latency
 from deepwater.timestamps import format_us
-from deepwater.wording import amount, count
+from deepwater.wording import amount, count, one_line
 
 __all__ = ["json_line", "latencies", "line", "lines", "total"]
 
@@ -48,7 +49,7 @@ def line(view: View, mode: str) -> str:
         parts.append(f"| receive to publish p99 <= {numbers.duration(delay[1])}")
     left = "-" if view.disk_free is None else amount(view.disk_free)
     parts.append(f"| {amount(view.size)} stored, {left} left")
-    return " ".join(parts)
+    return one_line(" ".join(parts))
 
 
 def _book(view: View) -> str:
@@ -115,7 +116,7 @@ def lines(
         if as_json:
             news.extend(view.news)
         else:
-            yield from (f"{numbers.clock(view.now_us)} {text}" for text in view.news)
+            yield from (f"{numbers.clock(view.now_us)} {one_line(text)}" for text in view.news)
         if time.monotonic() >= due:
             due = max(due + every_s, time.monotonic())
             yield json_line(_with(view, news), mode) if as_json else line(view, mode)
@@ -127,6 +128,4 @@ def lines(
 
 
 def _with(view: View, news: list[str]) -> View:
-    from dataclasses import replace
-
     return replace(view, news=tuple(news))

@@ -18,7 +18,7 @@ from deepwater.apps.dashboard.plain import line
 from deepwater.apps.subscriptions import check_products
 from deepwater.errors import DeepwaterError
 from deepwater.timestamps import now_us
-from deepwater.wording import count
+from deepwater.wording import count, escaped
 
 __all__ = ["Session"]
 
@@ -77,7 +77,7 @@ class Session:
     def note(self, text: str) -> None:
         """Put a line into the log."""
         self.noted += 1
-        self.log.append(f"{numbers.clock(now_us())} {' '.join(text.splitlines())}")
+        self.log.append(f"{numbers.clock(now_us())} {escaped(text)}")
 
     def _heard(self, event: Event) -> None:
         if event.kind == "exit":
