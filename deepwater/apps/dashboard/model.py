@@ -6,6 +6,7 @@ anew, a recorder is killed and comes back. What changes is also told as a line o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -65,7 +66,8 @@ class TradeRow:
 class View:
     """All that is shown, at a moment. Plain values.
 
-    `days_left` is how long the disk lasts at the present rate; None if nothing is written or nobody knows.
+    `place` is `base_path` as a person would write it here. `days_left` is how long the disk lasts at the present rate;
+    None if nothing is written or nobody knows.
     """
 
     now_us: int
@@ -77,6 +79,7 @@ class View:
     book: BookState = field(default_factory=BookState)
     trades: tuple[TradeRow, ...] = ()
     size: int = 0
+    place: str = ""
     disk_free: int | None = None
     days_left: float | None = None
     news: tuple[str, ...] = ()
@@ -116,6 +119,7 @@ class Model:
         self.wanted: list[str] = list(wanted)
         self.chosen = ""
         self._platform = Platform(base_path)
+        self._place = _place(self._platform.base_path)
         self._feeds: dict[str, FeedWatch] = {}
         self._recorders: dict[str, RecorderWatch] = {}
         self._book: LiveBook | None = None
@@ -145,7 +149,7 @@ class Model:
             now_us=now, base_path=self.base_path, exists=os.path.isdir(self.base_path), products=products,
             recorders=tuple(recorders), chosen=chosen, book=self._look_book(chosen, book_budget_s),
             trades=self._trades(chosen), size=sum(watch.size for watch in self._feeds.values()),
-            disk_free=free, days_left=days,
+            place=self._place, disk_free=free, days_left=days,
         )  # fmt: skip
         news = tuple(self._news(view))
         self._before = view
@@ -304,6 +308,16 @@ def _keep(watches: dict[str, _Watch], names: list[str], make: Callable[[str], _W
     for name in names:
         if name not in watches:
             watches[name] = make(name)
+
+
+def _place(path: str) -> str:
+    """A path as one would write it here: below this directory, or below one's home, if it is."""
+    with contextlib.suppress(OSError):
+        here, home = os.getcwd(), os.path.expanduser("~")
+        for above, sign in ((here, "."), (home, "~")):
+            if path.startswith(os.path.join(above, "")):
+                return os.path.join(sign, os.path.relpath(path, above))
+    return path
 
 
 def _state(writers: list[dict[str, object]]) -> str:

@@ -88,7 +88,8 @@ def header(view: View, mode: str, width: int) -> list[Text]:
     time = f" {numbers.clock(view.now_us)} UTC "
     middle = f"  {mode}  "
     room = width - len(" Deepwater  ") - len(middle) - len(time)
-    path = view.base_path if len(view.base_path) <= room else f"…{view.base_path[len(view.base_path) - room + 1 :]}"
+    path = view.place or view.base_path
+    path = path if len(path) <= room else f"…{path[len(path) - room + 1 :]}"
     left = f" Deepwater  {path if room > 8 else ''}"
     return [_line([f"{left}{middle}".ljust(width - len(time))[: max(0, width - len(time))], time], width)]
 
