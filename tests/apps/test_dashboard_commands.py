@@ -235,3 +235,34 @@ def _is_there(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] != b"Z"
     except OSError:
         return False
+
+
+@pytest.mark.faults
+def test_a_dashboard_that_is_stopped_does_not_hold_up_the_recorder(tmp_store: Path) -> None:
+    """Its child says more than a pipe holds (each bad frame is a line), and nobody reads."""
+    with FloodingExchange() as exchange, Worker(_DASHBOARD, exchange.uri, tmp_store) as dashboard:
+        child = int(dashboard.readline().split()[0])
+        dashboard.process.send_signal(signal.SIGSTOP)
+        with Platform(tmp_store) as dw:
+            until(lambda: "DW-METRICS-1" in dw.list_feeds() and len(dw["DW-METRICS-1"]))
+            until(lambda: dw["DW-METRICS-1"].latest(5)["bad_frames"].max() >= 3000)
+        dashboard.process.send_signal(signal.SIGCONT)
+        dashboard.kill()
+        until(lambda: not _is_there(child))
+
+
+_FLOOD = """
+    from deepwater.apps.exchange import Replay, serve
+    from deepwater.apps.tape import TapeFrame
+    frames = [TapeFrame(0, b'{"channel":"l2_data","sequence_num":%d,"timestamp":"","events":[{"type":"update",'
+              b'"product_id":"BTC-USD","updates":[{"side":"none"}]}]}' % number) for number in range(3000)]
+    serve(lambda: Replay(frames), port=0, on_ready=lambda uri: print(uri, flush=True))
+"""
+
+
+class FloodingExchange(Worker):
+    """An exchange of which no frame can be used."""
+
+    def __init__(self) -> None:
+        super().__init__(_FLOOD, timeout=240)
+        self.uri = self.readline()

@@ -9,8 +9,10 @@ import re
 import select
 import signal
 import subprocess
+import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,7 +66,6 @@ def test_a_store_that_is_not_there_and_a_reader_that_goes_away(tmp_store: Path) 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--product", "a/b"], 1, "product 'a/b' is not allowed"),
         (["--product", "A,A"], 1, "named twice"),
         (["--interval", "0"], 2, "seconds above 0"),
     ],
@@ -80,11 +81,11 @@ def test_what_cannot_be_is_one_line(words: list[str], code: int, said: str, tmp_
 class Terminal:
     """The command in a terminal of its own."""
 
-    def __init__(self, *words: object, **env: str) -> None:
+    def __init__(self, *words: object, command: Sequence[str] = COMMAND, **env: str) -> None:
         self.master, slave = pty.openpty()
         os.set_inheritable(slave, True)
         self.process = subprocess.Popen(
-            [*COMMAND, "dashboard", *map(str, words)], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            [*command, "dashboard", *map(str, words)], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             env=environment(**{"TERM": "xterm", "COLUMNS": "80", "LINES": "24", **env}),
         )  # fmt: skip
         os.close(slave)
@@ -123,8 +124,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*words: object, **env: str) -> Iterator[Terminal]:
-    opened = Terminal(*words, **env)
+def terminal(*words: object, command: Sequence[str] = COMMAND, **env: str) -> Iterator[Terminal]:
+    opened = Terminal(*words, command=command, **env)
     try:
         yield opened
     finally:
@@ -148,6 +149,33 @@ def test_in_a_terminal_it_draws_obeys_and_gives_the_terminal_back(tmp_store: Pat
             assert b"all that was received is being flushed" in shown.seen.partition(LEFT)[2]
     with Platform(tmp_store) as dw:
         assert len(dw["CB-L2-BTC-USD"]) and dw.describe_feed("CB-L2-BTC-USD")["writer"] is None
+
+
+CRASH = """
+    import sys
+    from deepwater.apps.dashboard import panels
+    from deepwater.cli import main
+    whole = panels.status
+    def status(view, width):
+        if sum(row.records for row in view.products) > 500:
+            raise ZeroDivisionError("a mistake")
+        return whole(view, width)
+    panels.status = status
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_mistake_in_it_is_one_line_and_what_was_recorded_is_whole(tmp_store: Path) -> None:
+    with started("exchange", *MARKET) as exchange:
+        words = ["--uri", first_line(exchange), "--product", "BTC-USD", "--base-path", tmp_store]
+        with terminal(*words, command=[sys.executable, "-W", "error", "-c", textwrap.dedent(CRASH)]) as shown:
+            assert shown.end() == 1
+    said = shown.seen.partition(LEFT)[2]
+    assert b"Traceback" not in shown.seen and "╭".encode() not in said
+    assert b"deepwater: error: unexpected ZeroDivisionError: a mistake" in said
+    with Platform(tmp_store) as dw:
+        about = dw.describe_feed("CB-L2-BTC-USD")
+        assert about["records"] and about["writer"] is None and about["durable"] == about["records"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -266,6 +266,10 @@ class Dashboard(App[None]):
         self.exit()
 
 
+    def _print_error_renderables(self) -> None:
+        """Print no traceback at the end: whoever runs this says what went wrong, in one line."""
+
+
 def run(session: Session) -> None:
     """Show a session in this terminal until it is quit; blocks.
 

@@ -7,6 +7,7 @@ new reader, so a feed that was deleted and made again meanwhile is noticed.
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from collections import deque
 from typing import Any
@@ -90,7 +91,6 @@ class FeedWatch:
             self.problem = " ".join(str(error).split())
 
     def _look_closely(self, now_s: float) -> None:
-        self._slow_due = now_s + _SLOW_S
         reader = self._platform.create_reader(self.name)
         self.close()
         self.reader = reader
@@ -102,6 +102,8 @@ class FeedWatch:
         about, status = overview(reader), status_of(reader)
         self.size, self.record_bytes = about["bytes"], about["record_bytes"]
         self.writer, self.age_us = status["writer"], status["age_us"]
+        # Not all feeds at one look, and those that nobody writes less often.
+        self._slow_due = now_s + _SLOW_S * (0.75 + random.random() / 2) * (1 if self.is_written else 3)
         marks = reader.gaps()
         if self._gaps_seen is not None and len(marks) > self._gaps_seen:
             self.new_gaps = [

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterable
@@ -30,15 +31,19 @@ from deepwater.errors import DeepwaterError
 
 __all__ = ["main"]
 
+_STDOUT = 1
 _TICK_S = 0.25
 _START_EVERY_S = 0.15  # the endpoint takes 8 connections a second
 
 
+_TEXT_MAX = 1000  # a line is less than PIPE_BUF, so it goes into the pipe whole or not at all
+
+
 def say(event: str, text: str = "", product: str = "") -> None:
-    """Write one line; nobody may be there to read it any more."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.write(json.dumps({"event": event, "product": product, "text": text}) + "\n")
-        sys.stdout.flush()
+    """Write one line. Never waits: where nobody reads (a dashboard that is stopped, or gone) it is let go."""
+    line = json.dumps({"event": event, "product": product[:_TEXT_MAX], "text": text[:_TEXT_MAX]}) + "\n"
+    with contextlib.suppress(OSError):
+        os.write(_STDOUT, line.encode()[:4096])
 
 
 class _Log(logging.Handler):
@@ -139,6 +144,7 @@ def main() -> int:
     parser.add_argument("--uri", required=True)
     parser.add_argument("--base-path", required=True)
     args = parser.parse_args()
+    os.set_blocking(_STDOUT, False)
     log = logging.getLogger("deepwater")
     log.addHandler(_Log())
     log.setLevel(logging.INFO)
