@@ -55,3 +55,43 @@ def shown(value: object) -> str:
         return _REPR.repr(value)
     except ValueError:  # an int of more digits than Python is willing to print
         return f"<{type(value).__name__}>"
+
+
+def one_line(text: str) -> str:
+    """Join lines, and escape what a terminal would act on."""
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    r"""Escape what a terminal would act on, and line ends; blanks stay.
+
+    >>> print(escaped("a  b\x1b[31m\n"))
+    a  b\x1b[31m\n
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> count(1, "gap"), count(0, "gap"), count(12345, "record")
+    ('1 gap', '0 gaps', '12,345 records')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def amount(size_bytes: float) -> str:
+    """Return a number of bytes, in decimal units.
+
+    Examples
+    --------
+    >>> amount(0), amount(999), amount(1_000), amount(67_108_864), amount(5e12)
+    ('0 B', '999 B', '1.0 kB', '67.1 MB', '5.0 TB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 999.95 or (unit == "B" and size_bytes < 1000):
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

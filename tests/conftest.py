@@ -155,6 +155,16 @@ def _held(below: str) -> set[tuple[object, ...]]:
     return {entry for entry in held if entry[:2] not in {("child process", pid), ("descriptor", tracker_fd)}}
 
 
+def _sweep_metrics(below: str) -> None:
+    """Remove what recorders leave in shared memory by design: the metrics of recordings that have ended."""
+    for directory in {path.parent for path in _shared_memory(below)}:
+        names = {path.name for path in directory.iterdir()} - {"store.json"}
+        if names and all(name.startswith("DW-METRICS-") and not name.endswith(".wake") for name in names):
+            shutil.rmtree(directory)
+            with suppress(OSError):
+                directory.parent.rmdir()
+
+
 def _sweep_after_kills(node: pytest.Item) -> None:
     """Remove what killed writers left in shared memory: of stores in the directory of this test only."""
     if node.get_closest_marker("faults") is None or "tmp_path" not in node.funcargs:  # type: ignore[attr-defined]
@@ -186,6 +196,7 @@ def leaves_nothing_behind(
     before = _held(below)
     yield
     _sweep_after_kills(request.node)
+    _sweep_metrics(below)
     until = time.monotonic() + _PATIENCE_S
     while (left := _held(below) - before) and not request.node.stash.get(_FAILED, False):
         if time.monotonic() > until:

@@ -202,9 +202,11 @@ async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -
             asyncio.create_task(_resync(link, socket, group, wanted, pacer, counters)),
             asyncio.create_task(_tell_changes(socket, group, pacer)),
         ]
+        queue = Queue(counters, socket)
         try:
-            await _receive(link, socket, group, wanted)
+            await _receive(link, socket, group, wanted, queue)
         finally:
+            queue.gone()
             await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
             for task in tasks:
                 task.cancel()
@@ -212,7 +214,28 @@ async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -
                     await task
 
 
-async def _receive(link: Link, socket: ClientConnection, group: Group, wanted: asyncio.Event) -> None:
+class Queue:
+    """Keeps `Counters.connected` and `Counters.queued` while one connection is up."""
+
+    def __init__(self, counters: Counters, socket: ClientConnection) -> None:
+        self._counters = counters
+        self._frames = socket.recv_messages.frames  # what websockets has received and nobody has asked for yet
+        self._queued = 0
+        counters.connected += 1
+
+    def look(self) -> None:
+        """Count what waits now."""
+        queued = len(self._frames)
+        self._counters.queued += queued - self._queued
+        self._queued = queued
+
+    def gone(self) -> None:
+        """Forget the connection."""
+        self._counters.connected -= 1
+        self._counters.queued -= self._queued
+
+
+async def _receive(link: Link, socket: ClientConnection, group: Group, wanted: asyncio.Event, queue: Queue) -> None:
     loop = asyncio.get_running_loop()
     ingest = group.ingest
     idle_s = group.venue.idle_s if link.idle_s is None else link.idle_s
@@ -221,6 +244,7 @@ async def _receive(link: Link, socket: ClientConnection, group: Group, wanted: a
             moved_s = loop.time()
             while True:
                 data = await socket.recv(decode=False)
+                queue.look()
                 _take(ingest, data)
                 if ingest.stale:
                     wanted.set()

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["BadFrame", "Counters", "Latency"]
+__all__ = ["BadFrame", "Counters", "FeedCounts", "Latency"]
 
 _Bytes = bytes  # inside Counters the name is a field
 _BAD_FRAMES_KEPT = 16
@@ -81,6 +81,16 @@ class BadFrame:
 
 
 @dataclass(slots=True)
+class FeedCounts:
+    """Of one feed: gap marks written, records that found no space, and the latencies of what was written."""
+
+    gaps: int = 0
+    unstored: int = 0
+    lag: Latency = field(default_factory=Latency)
+    handling: Latency = field(default_factory=Latency)
+
+
+@dataclass(slots=True)
 class Counters:
     """Totals over all connections of a recording.
 
@@ -110,8 +120,16 @@ class Counters:
         Size of the records written.
     disk_full_s : float or None
         Seconds until the disk is full at the present rate; None: nobody knows, or it will not.
+    connected, queued : int
+        Connections that are up now; messages that waited when the latest was taken (16 a connection: it reads no more).
+    last_frame_us : int
+        When the latest message came; 0 before.
+    metrics_errors : int
+        Times that the feed of metrics could not be written.
     feeds : dict of str to int
         Records written, by feed.
+    by_feed : dict of str to FeedCounts
+        The rest of what is known by feed.
     last_error : str
         The latest trouble, as one line.
     stopped : str
@@ -141,7 +159,12 @@ class Counters:
     handling: Latency = field(default_factory=Latency)
     written_bytes: int = 0
     disk_full_s: float | None = None
+    connected: int = 0
+    queued: int = 0
+    last_frame_us: int = 0
+    metrics_errors: int = 0
     feeds: dict[str, int] = field(default_factory=dict)
+    by_feed: dict[str, FeedCounts] = field(default_factory=dict)
     bad_log: deque[BadFrame] = field(default_factory=lambda: deque(maxlen=_BAD_FRAMES_KEPT))
     last_error: str = ""
     stopped: str = ""
@@ -152,12 +175,17 @@ class Counters:
         self.last_error = f"bad frame: {error}"
         self.bad_log.append(BadFrame(recv_us, error, data[:_BAD_BYTES_KEPT]))
 
+    def feed(self, name: str) -> FeedCounts:
+        """Return the counts of a feed, from now on there to be added to."""
+        self.feeds.setdefault(name, 0)
+        return self.by_feed.setdefault(name, FeedCounts())
+
     def copy(self) -> Counters:
         """Return an independent copy."""
         return copy.deepcopy(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the bad frames' bytes, as JSON types."""
+        """Return everything but the bad frames' bytes and the latencies by feed, as JSON types."""
         out: dict[str, Any] = {}
         for name in (item.name for item in fields(self)):
             value = getattr(self, name)
@@ -165,6 +193,6 @@ class Counters:
                 out[name] = value.to_json()
             elif name == "feeds":
                 out[name] = dict(value)
-            elif name != "bad_log":
+            elif name not in ("bad_log", "by_feed"):
                 out[name] = value
         return out

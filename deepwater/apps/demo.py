@@ -291,7 +291,7 @@ class Child:
 def _report(dw: Platform, counters: dict[str, Any]) -> Report:
     feed = specs.feed_name(specs.TRADES, PRODUCTS[0])
     with ExitStack() as stack:
-        readers = [stack.enter_context(dw[name]) for name in dw.list_feeds()]
+        readers = [stack.enter_context(dw[name]) for name in dw.list_feeds() if name in counters["feeds"]]
         trades = next((reader for reader in readers if reader.feed == feed and len(reader)), None)
         if trades is None:
             raise DemoError(f"demo: nothing was recorded in {dw.base_path}; try a longer --seconds")

@@ -210,6 +210,7 @@ class Ingest:
         counters = self._counters
         counters.frames += 1
         counters.bytes += len(data)
+        counters.last_frame_us = recv_us
         message = self._stream.take(data, recv_us)
         counters.heartbeats += message.heartbeat
         counters.ignored += message.ignored
@@ -220,14 +221,22 @@ class Ingest:
         if message.delivers:
             self._delivers(message.missed, message.breach, recv_us)
         for batch in self._merged(message.batches):
-            if len(batch.records) and (packet_us := int(batch.records["packet_us"][0])):
-                counters.lag.add(recv_us - packet_us)
-            self._feeds[batch.key].write(batch.records, batch.snapshot, recv_us)
+            feed = self._feeds[batch.key]
+            feed.write(batch.records, batch.snapshot, recv_us)
+            if len(batch.records):
+                self._time(feed, recv_us, int(batch.records["packet_us"][0]), began)
             if batch.snapshot and self.asked:
                 self.asked.pop(batch.key.product, None)
         if message.delivers and not message.bad:
             counters.handling.add((perf_counter_ns() - began) // 1000)
         return message.delivers
+
+    def _time(self, feed: BookFeed | TradesFeed, recv_us: int, packet_us: int, began: int) -> None:
+        counts = self._counters.feed(feed.outlet.name)
+        counts.handling.add((perf_counter_ns() - began) // 1000)
+        if packet_us:
+            counts.lag.add(recv_us - packet_us)
+            self._counters.lag.add(recv_us - packet_us)
 
     def _merged(self, batches: list[Batch]) -> list[Batch]:
         """Leave out feeds that are not recorded; runs of updates of one feed become one write."""

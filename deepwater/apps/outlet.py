@@ -53,7 +53,7 @@ class Outlet:
     writer : FeedWriter
         Open; whoever opened it closes it.
     counters : Counters
-        `feeds` and `unstored` are counted here.
+        `feeds`, `unstored`, and by feed gaps and unstored are counted here.
     last_us : int
         `proc_us` of the feed's last record, 0 of an empty feed.
     now : callable
@@ -76,7 +76,7 @@ class Outlet:
         self._unstored: _Unstored | None = None
         self._pause_us = 0
         self._retry_us = 0
-        counters.feeds.setdefault(name, 0)
+        self._counts = counters.feed(name)
 
     @property
     def full(self) -> bool:
@@ -155,9 +155,11 @@ class Outlet:
     def _mark(self, lost: int | None, from_us: int, to_us: int, reason: str) -> None:
         short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         self._writer.mark_gap(lost=lost, from_us=from_us, to_us=max(from_us, to_us), reason=short)
+        self._counts.gaps += 1
 
     def _let_go(self, rows: int, stamp: int, reason: str) -> None:
         self._counters.unstored += rows
+        self._counts.unstored += rows
         self._counters.last_error = f"feed {self.name!r}: {reason}"
         if self._unstored is None:
             self._unstored = _Unstored(0, max(self.last_us, 0) or stamp, reason)

@@ -16,7 +16,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from deepwater.apps.bad_frames import BadFrames
@@ -25,6 +25,8 @@ from deepwater.apps.connection import Link
 from deepwater.apps.counters import Counters
 from deepwater.apps.disk_watch import DiskWatch
 from deepwater.apps.ingest import KeepBad
+from deepwater.apps.metrics_feed import MetricsFeed
+from deepwater.apps.metrics_http import serving
 from deepwater.apps.platform_sink import PlatformSink
 from deepwater.apps.roster import Roster
 from deepwater.apps.sink import Sink
@@ -70,6 +72,8 @@ def run_recorder(
     *,
     venue: Venue = COINBASE,
     reload: Callable[[], Sequence[str]] | None = None,
+    metrics_port: int | None = None,
+    on_metrics: Callable[[int], None] | None = None,
 ) -> Counters:
     """Record until `duration` is over or SIGINT or SIGTERM comes; blocks.
 
@@ -94,6 +98,11 @@ def run_recorder(
     reload : callable, optional
         Called when SIGHUP comes: the products to record from then on. A `DeepwaterError` that it raises
         is said and changes nothing. Without it SIGHUP has its usual effect.
+    metrics_port : int, optional
+        Serve the counters to Prometheus at this port of 127.0.0.1 (0: any free one). They are in the store's feed
+        ``DW-METRICS-<n>`` in any case.
+    on_metrics : callable, optional
+        Called with the port once it listens.
 
     Returns
     -------
@@ -104,8 +113,8 @@ def run_recorder(
     ------
     DeepwaterError
         Of a bad URI, product or channel, at once; of a feed another process records; of a store that
-        was removed; of a write that failed for another reason than want of space. An unreachable
-        endpoint is not an error: it is tried until the end (`last_error` tells).
+        was removed; of a write that failed for another reason than want of space; of a `metrics_port` that is in
+        use. An unreachable endpoint is not an error: it is tried until the end (`last_error` tells).
 
     Notes
     -----
@@ -113,23 +122,25 @@ def run_recorder(
     """
 
     async def main() -> Counters:
-        stop = Stop()
+        stop, counters = Stop(), Counters()
         changes: asyncio.Queue[OnHangup] = asyncio.Queue()
         hangup = None if reload is None else (lambda: changes.put_nowait(reload))
-        with PlatformSink(base_path) as sink, _signals(stop, hangup):
-            return await record(
-                Link(uri),
-                products,
-                sink,
-                duration=duration,
-                channels=channels,
-                on_status=on_status,
-                stop=stop,
-                venue=venue,
-                changes=changes,
-                keep_bad=BadFrames(base_path, venue.name),
-                disk=DiskWatch(base_path),
-            )
+        with PlatformSink(base_path) as sink, MetricsFeed(base_path) as metrics, _signals(stop, hangup):
+            async with _served(metrics_port, counters, on_metrics):
+                return await record(
+                    Link(uri),
+                    products,
+                    sink,
+                    duration=duration,
+                    channels=channels,
+                    on_status=_both(metrics, on_status),
+                    stop=stop,
+                    counters=counters,
+                    venue=venue,
+                    changes=changes,
+                    keep_bad=BadFrames(base_path, venue.name),
+                    disk=DiskWatch(base_path),
+                )
 
     return asyncio.run(main())
 
@@ -177,6 +188,29 @@ async def record(
     if on_status is not None:
         on_status(counters)
     return counters
+
+
+def _both(first: OnStatus, second: OnStatus | None) -> OnStatus:
+    def call(counters: Counters) -> None:
+        first(counters)
+        if second is not None:
+            second(counters)
+
+    return call
+
+
+@contextlib.asynccontextmanager
+async def _served(
+    port: int | None, counters: Counters, on_metrics: Callable[[int], None] | None
+) -> AsyncIterator[None]:
+    """Serve the counters while inside, if a port is named."""
+    if port is None:
+        yield
+        return
+    async with serving(port, lambda: counters) as found:
+        if on_metrics is not None:
+            on_metrics(found)
+        yield
 
 
 async def _until(stop: Stop, tasks: list[asyncio.Task[None]], duration: float | None) -> None:

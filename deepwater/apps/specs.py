@@ -18,12 +18,13 @@ from deepwater.errors import DeepwaterError
 from deepwater.layout import Layout
 from deepwater.schema import FeedSpec
 
-__all__ = ["KRAKEN_L2", "KRAKEN_TRADES", "L2", "TRADES", "dtype", "feed_name", "packer", "spec"]
+__all__ = ["KRAKEN_L2", "KRAKEN_TRADES", "L2", "METRICS", "TRADES", "dtype", "feed_name", "packer", "spec"]
 
 L2 = "cb-l2"
 TRADES = "cb-trades"
 KRAKEN_L2 = "kr-l2"
 KRAKEN_TRADES = "kr-trades"
+METRICS = "dw-metrics"
 
 # Installed, the specs lie beside the package; in the repository, at its root.
 _PLACES = (Path(__file__).parents[1] / "schemas", Path(__file__).parents[2] / "schemas")
@@ -58,9 +59,9 @@ def spec(kind: str, product: str) -> FeedSpec:
 
     Parameters
     ----------
-    kind : {"cb-trades", "cb-l2", "kr-trades", "kr-l2"}
+    kind : {"cb-trades", "cb-l2", "kr-trades", "kr-l2", "dw-metrics"}
     product : str
-        E.g. ``BTC-USD``.
+        E.g. ``BTC-USD``; of metrics the number of the recorder.
 
     Raises
     ------

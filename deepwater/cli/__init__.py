@@ -3,8 +3,8 @@
 Left to right, a module imports only modules to its left::
 
     failures output text -> cells times -> rows binary -> stream events query store -> tail -> replay upkeep rings
-    verify gaps feed_status -> status systemd -> services demo -> options -> arguments_services arguments_store
-    -> arguments_watch arguments_data -> arguments -> entry
+    verify gaps feed_status -> status systemd -> services demo dashboard -> options -> arguments_services
+    arguments_store -> arguments_watch arguments_data -> arguments -> entry
 
 Promises of every command
     - data goes to stdout, talk to stderr;
@@ -16,7 +16,7 @@ Promises of every command
       shows it. With ``--json`` the line is a JSON object;
     - who reads stdout may stop reading: that is no failure, and nothing is said about it.
 
-The commands of the store need nothing but the library itself, `record`, `exchange` and `demo` the
+The commands of the store need nothing but the library itself, `record`, `exchange`, `demo` and `dashboard` the
 extra ``deepwater[apps]``. Nothing is loaded before the command is known: `--help` costs no NumPy.
 A command that follows feeds ends when nobody reads it any more, also while no record comes.
 """

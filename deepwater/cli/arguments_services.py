@@ -1,4 +1,4 @@
-"""Arguments of the commands that run by themselves: demo, record, exchange."""
+"""Arguments of the commands that run by themselves: demo, record, exchange, dashboard."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ def _record(commands: Any) -> None:
         "--channel", metavar="C", action="append",
         help="only this one (default: all); coinbase: level2, market_trades; kraken: book, trade",
     )  # fmt: skip
+    parser.add_argument(
+        "--metrics-port", metavar="N", type=port, help="serve Prometheus at 127.0.0.1:N/metrics (0: any free one)"
+    )
     parser.add_argument("--print-systemd", action="store_true", help="print a unit that records so, and end")
     base_path(parser)
     json_flag(parser, "print the totals as JSON at the end")
@@ -92,4 +95,24 @@ def _exchange(commands: Any) -> None:
     parser.add_argument("--duration", metavar="S", type=seconds, help="end after so long (default: never)")
 
 
-COMMANDS = (_demo, _record, _exchange)
+def _dashboard(commands: Any) -> None:
+    parser = command(
+        commands, "dashboard", "dashboard:dashboard", "watch a store in the terminal, and record into it",
+        "deepwater dashboard --base-path ./platform_data\n"
+        "deepwater dashboard --product BTC-USD,ETH-USD\n"
+        "deepwater dashboard --json --duration 1m | jq .latency_us",
+        "Connection, products, rates, latencies, gaps, sizes, the live book and the trades. It\n"
+        "records the products named, in a process of its own that ends with it; where another\n"
+        "process records already it only looks on. Type help at its prompt. Without a terminal\n"
+        "(a pipe, TERM=dumb) it prints plain lines. NO_COLOR is obeyed.",
+    )  # fmt: skip
+    parser.add_argument("--product", metavar="P,Q", action="append", help="record these at once")
+    parser.add_argument("--uri", metavar="URI", help="the endpoint (default: the public one)")
+    parser.add_argument("--plain", action="store_true", help="plain lines, also on a terminal")
+    parser.add_argument("--interval", metavar="S", type=seconds, help="between two lines (default: 2, of --json 1)")
+    parser.add_argument("--duration", metavar="S", type=seconds, help="of lines: end after so long (default: never)")
+    base_path(parser)
+    json_flag(parser, "an object a line")
+
+
+COMMANDS = (_demo, _record, _exchange, _dashboard)

@@ -8,6 +8,7 @@ import traceback
 from typing import Any
 
 from deepwater.errors import DeepwaterError
+from deepwater.wording import one_line
 
 __all__ = ["FAILED", "INTERRUPTED", "OK", "USAGE", "UsageError", "describe", "is_debugging", "message", "one_line"]
 
@@ -77,9 +78,3 @@ def describe(error: BaseException, *, as_json: bool) -> str:
 
 def _is_path(name: object) -> bool:
     return isinstance(name, (str, bytes)) and bool(name)
-
-
-def one_line(text: str) -> str:
-    """Join lines, and escape what a terminal would act on."""
-    joined = " ".join(text.split())
-    return joined if joined.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)

@@ -77,10 +77,14 @@ def record(args: argparse.Namespace) -> int:
         if not args.json and not counters.stopped:
             line.show(_status(counters, time.monotonic() - began))
 
+    def on_metrics(port: int) -> None:
+        output.say(json.dumps({"metrics_port": port}) if args.json else f"metrics at http://127.0.0.1:{port}/metrics")
+
     with line.with_log():
         counters = run_recorder(
             uri, wanted, base_path, args.duration, args.channel, on_status,
             venue=venue, reload=products if args.products_file else None,
+            metrics_port=args.metrics_port, on_metrics=on_metrics,
         )  # fmt: skip
     _nothing_recorded(counters, uri, args.duration)
     if args.json:

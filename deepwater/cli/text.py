@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deepwater.wording import amount, count
+
 __all__ = ["Table", "amount", "clock_span", "count", "paragraph", "seconds", "terminal_width"]
 
 _GAP = 2
@@ -77,32 +79,6 @@ def paragraph(text: str, indent: str, width: int | None) -> str:
     """Wrap text to the terminal; the first line too begins with `indent`."""
     usable = max(20, (width or 100)) if width is None or width > len(indent) + 20 else len(indent) + 20
     return textwrap.fill(text, usable, initial_indent=indent, subsequent_indent=indent)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things.
-
-    Examples
-    --------
-    >>> count(1, "gap"), count(0, "gap"), count(12345, "record")
-    ('1 gap', '0 gaps', '12,345 records')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def amount(size_bytes: float) -> str:
-    """Return a number of bytes, in decimal units.
-
-    Examples
-    --------
-    >>> amount(0), amount(999), amount(1_000), amount(67_108_864), amount(5e12)
-    ('0 B', '999 B', '1.0 kB', '67.1 MB', '5.0 TB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 999.95 or (unit == "B" and size_bytes < 1000):
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
 
 
 def seconds(duration_us: float) -> str:

@@ -31,6 +31,9 @@ WITHOUT = """
         ("deepwater.apps.recorder", "websockets"),
         ("deepwater.apps.exchange", "websockets"),
         ("deepwater.apps.subscriptions", "msgspec"),
+        ("deepwater.apps.dashboard.session", "msgspec"),
+        ("deepwater.apps.dashboard.app", "textual"),
+        ("deepwater.apps.dashboard.panels", "rich"),
     ],
 )
 def test_a_missing_package_is_one_line_with_the_way_out(module: str, package: str) -> None:

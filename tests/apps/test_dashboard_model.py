@@ -1,0 +1,222 @@
+"""What the dashboard knows of a store, whatever happens to the store. No terminal."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from dashboard_kit import ForeignRecorder, Market, levels, make_trades, open_feeds, until
+
+from deepwater import Platform
+from deepwater.apps.dashboard import feeds, livebook, model, recorders
+from deepwater.apps.dashboard.model import Model, View
+from deepwater.books import book_at
+
+BIDS_ASKS = ((b"B", 100.0, 1.0), (b"B", 99.0, 2.0), (b"A", 101.0, 3.0))
+
+
+@pytest.fixture(autouse=True)
+def always_look_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for every few seconds only is asked for at every look."""
+    monkeypatch.setattr(feeds, "_SLOW_S", 0.0)
+    monkeypatch.setattr(recorders, "_SLOW_S", 0.0)
+    monkeypatch.setattr(model, "_LIST_EVERY_S", 0.0)
+    monkeypatch.setattr(livebook, "_MARKS_EVERY_S", 0.0)
+
+
+def news_until(looking: Model, words: str) -> View:
+    """Look until something is told."""
+    return until(lambda: next((view for view in [looking.look()] if any(words in line for line in view.news)), None))
+
+
+def test_a_store_that_is_not_there_yet(tmp_store: Path) -> None:
+    looking = Model(tmp_store)
+    view = looking.look()
+    assert not view.exists and not view.products and view.chosen == "" and view.disk_free
+    assert not tmp_store.exists()  # looking makes nothing
+    with Platform(tmp_store) as dw:
+        writers = open_feeds(dw, "A")
+        view = looking.look()
+        assert view.exists and view.news[0] == "the store is there"
+        assert [(row.name, row.state, row.records) for row in view.products] == [("A", "live", 0)]
+        assert (view.chosen, view.book.reason) == ("A", "no complete snapshot yet")
+        for writer in writers:
+            writer.close()
+    shutil.rmtree(tmp_store)
+    view = looking.look()
+    assert not view.exists and any("is gone" in line for line in view.news) and not view.products
+    looking.close()
+
+
+def test_a_book_is_shown_and_not_trusted_without_a_snapshot_or_after_a_gap(tmp_store: Path) -> None:
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        book, _ = open_feeds(dw, "A")
+        book.write_batch(levels((b"B", 98.0, 1.0)))
+        found = looking.look().book
+        assert found.reason == "no complete snapshot yet" and not found.bids
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        found = looking.look().book
+        assert not found.reason and found.bids == ((100.0, 1.0), (99.0, 2.0)) and found.asks == ((101.0, 3.0),)
+        book.write_batch(levels((b"B", 100.0, 0.0), (b"A", 100.5, 4.0)))
+        assert looking.look().book.asks[0] == (100.5, 4.0) and looking.look().book.bids[0] == (99.0, 2.0)
+        book.mark_gap(reason="sequence gap: frame 7 missing")  # no record behind it yet
+        view = looking.look()
+        assert "frame 7 missing" in view.book.reason
+        assert view.news == ("gap in CB-L2-A: sequence gap: frame 7 missing",)
+        assert view.products[0].gaps == 1
+        book.write_batch(levels((b"B", 97.0, 1.0)))
+        assert "frame 7 missing" in looking.look().book.reason
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        assert not looking.look().book.reason
+    looking.close()
+
+
+def test_a_book_that_is_behind_says_so_and_shows_no_level(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(livebook, "_BATCH", 100)
+    monkeypatch.setattr(livebook, "_BEHIND", 50)
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        book, _ = open_feeds(dw, "A")
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        book.write_batch(levels(*[(b"B", 50.0, 1.0 + at) for at in range(397)]))
+        behind = []
+        while (found := looking.look(book_budget_s=0.0).book).behind:
+            assert not found.bids and not found.reason
+            behind.append(found.behind)
+        assert behind == [300, 200, 100]
+        assert found.bids[-1] == (50.0, 397.0)
+    looking.close()
+
+
+def test_a_feed_that_is_deleted_under_it_and_made_anew(tmp_store: Path) -> None:
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        book, trades = open_feeds(dw, "A")
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        trades.write_batch(make_trades(5))
+        view = looking.look()
+        assert view.products[0].records == 8 and view.trades[0].price == 104.0 and view.products[0].price == 104.0
+        book.close()
+        trades.close()
+        assert looking.look().products[0].state == "ended"
+        for name in dw.list_feeds():
+            dw.delete_feed(name)
+        view = looking.look()
+        assert view.products == () and "A: its feeds were deleted" in view.news
+        assert not view.book.bids and not view.trades
+        book, trades = open_feeds(dw, "A")
+        book.write_batch(levels((b"B", 7.0, 1.0), (b"A", 8.0, 1.0), kind=b"S"), create_index=True)
+        view = until(lambda: next((v for v in [looking.look()] if v.book.bids), None))
+        assert view.book.bids == ((7.0, 1.0),) and view.products[0].records == 2
+    looking.close()
+
+
+def test_a_feed_that_is_deleted_and_made_anew_between_two_looks(tmp_store: Path) -> None:
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        book, _ = open_feeds(dw, "A")
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        assert looking.look().book.bids[0] == (100.0, 1.0)
+        book.close()
+        dw.delete_feed("CB-L2-A")
+        dw.create_feed({**_spec("CB-L2-A")})
+        book = dw.create_writer("CB-L2-A")
+        book.write_batch(levels((b"B", 7.0, 1.0), (b"A", 8.0, 1.0), kind=b"S"), create_index=True)
+        until(lambda: looking.look().book.bids == ((7.0, 1.0),))
+        assert looking.look().products[0].records == 2
+    looking.close()
+
+
+def _spec(name: str) -> dict[str, object]:
+    from deepwater.apps import specs
+
+    return {**specs.spec(specs.L2, "A").to_json(), "feed_name": name}
+
+
+def test_a_damaged_feed_is_said_and_the_others_are_shown(tmp_store: Path) -> None:
+    with Platform(tmp_store) as dw:
+        for product in "AB":
+            for writer in open_feeds(dw, product):
+                writer.close()
+    (tmp_store / "data" / "CB-L2-A" / "layout.json").write_text("{")
+    looking = Model(tmp_store)
+    view = looking.look()
+    rows = {row.name: row for row in view.products}
+    assert "layout.json" in rows["A"].problem and not rows["B"].problem
+    assert "layout.json" in view.book.reason
+    looking.close()
+
+
+def test_rates_are_records_a_second(tmp_store: Path) -> None:
+    with Platform(tmp_store) as dw:
+        _, trades = open_feeds(dw, "A")
+        watch = feeds.FeedWatch(dw, "CB-TRADES-A")
+        for second in range(9):
+            watch.look(1000.0 + second)
+            trades.write_batch(make_trades(20, 1_786_309_548_000_000 + second * 100))
+        watch.look(1009.0)
+        assert watch.rate == 20.0 and list(watch.history) == [20.0] * 9
+        watch.close()
+
+
+def test_a_recorder_that_is_killed_is_said_to_be_gone_and_comes_back(tmp_store: Path) -> None:
+    with Market() as market, Platform(tmp_store) as dw:
+        looking = Model(tmp_store)
+        with ForeignRecorder(market.uri, tmp_store, "BTC-USD") as recorder:
+            view = until(lambda: next((v for v in [looking.look()] if v.recorders and v.recorders[0].connected), None))
+            said = view.recorders[0]
+            assert (said.state, said.pid) == ("recording", recorder.pid)
+            assert view.writers == {recorder.pid: ("BTC-USD",)}
+            until(lambda: looking.look().recorders[0].frame_rate > 0)
+            recorder.kill()
+            view = news_until(looking, f"recorder {recorder.pid} is gone")
+            assert view.recorders[0].state == "gone" and view.recorders[0].connected == 0
+            view = until(lambda: next((v for v in [looking.look()] if v.products[0].state == "gone"), None))
+            assert view.writers == {}
+            # What was published is there, and the book shown is the book of the feed.
+            expected = book_at(dw["CB-L2-BTC-USD"])
+            assert view.book.bids[0] == tuple(expected.bids[0].tolist()) and not view.book.reason
+        with ForeignRecorder(market.uri, tmp_store, "BTC-USD") as recorder:
+            news_until(looking, f"recorder {recorder.pid} is recording again")
+            view = until(lambda: next((v for v in [looking.look()] if not v.book.reason and v.book.bids), None))
+            assert view.products[0].state == "live"
+            recorder.end()
+        until(lambda: looking.look().recorders[0].state == "ended")
+        view = looking.look()
+        expected = book_at(dw["CB-L2-BTC-USD"], depth=livebook.DEPTH)
+        assert list(view.book.bids) == expected.bids.tolist() and list(view.book.asks) == expected.asks.tolist()
+        counts = view.recorders[0].counts
+        looking.reset()
+        assert looking.look().recorders[0].counts["frames"] == 0 < counts["frames"]
+        looking.close()
+
+
+def test_two_recorders_are_both_there(tmp_store: Path) -> None:
+    with (
+        Market() as market,
+        ForeignRecorder(market.uri, tmp_store, "BTC-USD") as one,
+        ForeignRecorder(market.uri, tmp_store, "ETH-USD") as two,
+    ):
+        looking = Model(tmp_store)
+        view = until(lambda: next((v for v in [looking.look()] if len(v.recorders) == 2), None))
+        assert {said.pid for said in view.recorders} == {one.pid, two.pid} == set(view.writers)
+        looking.close()
+        one.end()
+        two.end()
+
+
+def test_looking_is_cheap_enough_to_be_done_twice_a_second(tmp_store: Path) -> None:
+    """No assertion on time: this is the measurement, printed with -s."""
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        book, trades = open_feeds(dw, "A")
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        trades.write_batch(make_trades(100))
+        began = time.process_time()
+        for _ in range(20):
+            looking.look()
+        print(f"a look: {(time.process_time() - began) / 20 * 1e3:.2f} ms")
+    looking.close()
