@@ -34,6 +34,6 @@ def test_the_readme_shows_the_small_one() -> None:
 
 
 def test_they_can_be_made_again(tmp_path: Path) -> None:
-    run_python(PICTURES / "make.py", "--seconds", "4", "--to", tmp_path)
+    run_python(PICTURES / "make.py", "--seconds", "3", "--to", tmp_path)
     for width, height in SIZES:
         check((tmp_path / f"dashboard-{width}x{height}.txt").read_text(encoding="utf-8"), width, height)

@@ -76,10 +76,14 @@ def test_history_keeps_what_is_being_written_and_no_line_twice_in_a_row() -> Non
 # --- what they do ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def market(monkeypatch: pytest.MonkeyPatch) -> Iterator[Market]:
+@pytest.fixture(autouse=True)
+def always_look_closely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "_SLOW_S", 0.0)
     monkeypatch.setattr(recorders, "_SLOW_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def market() -> Iterator[Market]:
     with Market() as exchange:
         yield exchange
 
@@ -89,6 +93,7 @@ def ticked(session: Session, words: str) -> None:
     until(lambda: session.tick() and any(words in line for line in session.log), f"no {words!r} in {list(session.log)}")
 
 
+@pytest.mark.faults
 def test_a_recording_from_the_prompt(tmp_store: Path, market: Market) -> None:
     session = Session(tmp_store, market.uri)
     assert session.execute("start") == ["start: no product to record; subscribe first, as: sub BTC-USD"]
@@ -124,13 +129,20 @@ def test_a_recording_from_the_prompt(tmp_store: Path, market: Market) -> None:
     session.execute("start")
     before = {row.name: row.records for row in session.view.products}
     until(lambda: all(row.records > before[row.name] for row in session.tick().products))
+    # It is killed, and begun anew.
+    assert session.engine.pid is not None
+    os.kill(session.engine.pid, signal.SIGKILL)
+    ticked(session, "the recorder inside ended by itself: killed by signal 9; start begins anew")
+    before = {row.name: row.records for row in session.tick().products}
+    session.execute("start")
+    until(lambda: all(row.records > before[row.name] for row in session.tick().products))
     assert session.execute("quit") == [] and session.is_done
     session.close()
     with Platform(tmp_store) as dw:
         reasons = {name: [mark["reason"].decode()[:9] for mark in dw[name].gaps()] for name in dw.list_feeds()}
-        assert reasons["CB-L2-BTC-USD"] == ["recorder "]  # the stop, and nothing else
-        assert reasons["CB-L2-SOL-USD"] == ["recorder "]
-        assert reasons["CB-L2-ETH-USD"] == ["recorder ", "recorder "]
+        assert reasons["CB-L2-BTC-USD"] == ["recorder "] * 2  # the stop, the kill, and nothing else
+        assert reasons["CB-L2-SOL-USD"] == ["recorder "] * 2
+        assert reasons["CB-L2-ETH-USD"] == ["recorder "] * 3
         assert all(dw.describe_feed(name)["writer"] is None for name in dw.list_feeds())
 
 
@@ -150,20 +162,14 @@ def test_attached_to_another_process_it_only_looks_on(tmp_store: Path, market: M
         until(lambda: not session.tick().writers)
         assert session.execute("start")[0].startswith("recording ETH-USD")  # now it may
         until(lambda: len(session.tick().writers) == 1 and session.engine.recorded)
-        session.close()
-
-
-def test_a_product_somebody_records_meanwhile_fails_alone_and_says_why(tmp_store: Path, market: Market) -> None:
-    session = Session(tmp_store, market.uri, ["BTC-USD"])
-    session.execute("start")
-    until(lambda: session.tick().products[0].records > 100)
-    with ForeignRecorder(market.uri, tmp_store, "ETH-USD") as recorder:
-        session.execute("sub ETH-USD")
-        ticked(session, f"ETH-USD: feed 'CB-L2-ETH-USD' has a writer already: process {recorder.pid}")
-        assert session.engine.recorded == {"BTC-USD"}
+        # A product that somebody records meanwhile fails alone, and says why.
+    with ForeignRecorder(market.uri, tmp_store, "BTC-USD") as recorder:
+        session.execute("sub BTC-USD")
+        ticked(session, f"BTC-USD: feed 'CB-L2-BTC-USD' has a writer already: process {recorder.pid}")
+        assert session.engine.recorded == {"ETH-USD"}
         recorder.end()
-    before = session.view.products[0].records
-    until(lambda: session.tick().products[0].records > before)
+    before = {row.name: row.records for row in session.view.products}
+    until(lambda: {row.name: row.records for row in session.tick().products}["ETH-USD"] > before["ETH-USD"])
     session.close()
 
 
@@ -179,21 +185,6 @@ def test_a_uri_that_is_none_ends_the_child_with_one_line(tmp_store: Path) -> Non
 def test_products_that_cannot_be_are_refused_at_once(tmp_store: Path) -> None:
     with pytest.raises(DeepwaterError, match="named twice"):
         Session(tmp_store, "ws://127.0.0.1:1", ["A", "A"])
-
-
-@pytest.mark.faults
-def test_the_recorder_inside_is_killed_and_begun_anew(tmp_store: Path, market: Market) -> None:
-    session = Session(tmp_store, market.uri, ["BTC-USD"])
-    session.execute("start")
-    until(lambda: session.tick().products[0].records > 100)
-    pid = session.engine.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    ticked(session, "the recorder inside ended by itself: killed by signal 9; start begins anew")
-    before = session.tick().products[0].records
-    session.execute("start")
-    until(lambda: session.tick().products[0].records > before)
-    session.close()
 
 
 _DASHBOARD = """

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from cli_kit import COMMAND, deepwater, environment, first_line, started
 
-from deepwater import Platform
+from deepwater import Platform, cli
 
 MARKET = ["--port", "0", "--rate", "100", "--duration", "200", "--depth", "40"]
 DEADLINE_S = 60
@@ -63,16 +63,15 @@ def test_a_store_that_is_not_there_and_a_reader_that_goes_away(tmp_store: Path) 
         assert shown.wait(DEADLINE_S) == 0 and shown.stderr.read() == ""
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
+def test_what_cannot_be_is_one_line(tmp_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, code, said in (
+        (["--product", "a/b"], 1, "product 'a/b' is not allowed"),
         (["--product", "A,A"], 1, "named twice"),
         (["--interval", "0"], 2, "seconds above 0"),
-    ],
-)
-def test_what_cannot_be_is_one_line(words: list[str], code: int, said: str, tmp_store: Path) -> None:
-    done = deepwater("dashboard", *words, "--base-path", tmp_store, "--duration", "1", code=code)
-    assert said in done.stderr and done.stderr.count("\n") == 1
+    ):
+        assert cli.main(["dashboard", *words, "--base-path", str(tmp_store), "--plain", "--duration", "1"]) == code
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
 
 
 # --- terminals -------------------------------------------------------------------------------------------
@@ -178,23 +177,18 @@ def test_a_mistake_in_it_is_one_line_and_what_was_recorded_is_whole(tmp_store: P
         assert about["records"] and about["writer"] is None and about["durable"] == about["records"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_and_gives_the_terminal_back(number: signal.Signals, tmp_store: Path) -> None:
-    with terminal("--base-path", tmp_store) as shown:
+@pytest.mark.parametrize(("number", "no_colour"), [(signal.SIGTERM, ""), (signal.SIGHUP, "1")])
+def test_a_signal_ends_it_and_gives_the_terminal_back(number: int, no_colour: str, tmp_store: Path) -> None:
+    """And there is colour, or none with NO_COLOR."""
+    with terminal("--base-path", tmp_store, **({"NO_COLOR": no_colour} if no_colour else {})) as shown:
         shown.shows(b"none yet")
         shown.process.send_signal(number)
         assert shown.end() == 0 and LEFT in shown.seen
-
-
-def test_no_colour_where_none_is_wanted(tmp_store: Path) -> None:
-    with terminal("--base-path", tmp_store, NO_COLOR="1") as shown:
-        shown.shows(b"none yet")
-        shown.type(b"q\r")
-        assert shown.end() == 0
-    colours = re.findall(rb"\x1b\[([0-9;]*)m", shown.seen)
-    hues = {code for codes in colours for code in re.findall(rb"38;2;(\d+);(\d+);(\d+)", codes)}
-    assert colours and all(len(set(hue)) == 1 for hue in hues)  # only greys
-    assert not [codes for codes in colours if re.search(rb"(^|;)3[1-6]($|;)", codes)]
+    styles = re.findall(rb"\x1b\[([0-9;]*)m", shown.seen)
+    hues = {hue for codes in styles for hue in re.findall(rb"[34]8;2;(\d+);(\d+);(\d+)", codes)}
+    named = [codes for codes in styles if re.search(rb"(^|;)[34][1-6]($|;)", codes)]
+    has_colour = bool(named) or any(len(set(hue)) > 1 for hue in hues)
+    assert styles and has_colour == (not no_colour)
 
 
 def test_a_terminal_that_can_do_no_more_gets_plain_lines(tmp_store: Path) -> None:
