@@ -217,6 +217,13 @@ class Ladder:
         out["price"], out["qty"] = prices_of(self._ranks[live] ^ self._flip), self._qty[live]
         return out
 
+    def best(self) -> tuple[float, float] | None:
+        """Price and quantity of the best level; None if there is none."""
+        live = self._best(1)
+        if not len(live):
+            return None
+        return float(prices_of(self._ranks[live] ^ self._flip)[0]), float(self._qty[live[0]])
+
     def fill(self, price: Array, qty: Array) -> None:
         """Write the best levels into two arrays of one length, NaN beyond the book."""
         live = self._best(len(price))

@@ -1,17 +1,18 @@
-"""Applications on the library: a Coinbase recorder, and a local exchange to record from.
+"""Applications on the library: a Coinbase recorder, a maintainer of order books, a local exchange to record from.
 
 Pipeline, left to right; a module imports only from modules to its left::
 
     counters specs coinbase_time | coinbase subscriptions sequence trade_ids | sink | outlet
         | product_feeds | ingest | connection platform_sink | recorder
     market faults tape subscriptions | exchange_session | streams | exchange
+    specs | maintainer
 
 The wire is known only to `coinbase` and `subscriptions` (pure functions: bytes in, record arrays
 out), and to `exchange_session` for the other direction. Sockets are touched only by `connection` and
 `exchange`, feeds only through the protocol of `sink`. So each rule can be tested without the others.
 
-These modules need the packages of the extra ``deepwater[apps]``; without them an import raises one
-`DeepwaterError` that says so.
+These modules (but for `specs` and `maintainer`) need the packages of the extra ``deepwater[apps]``; without them an
+import raises one `DeepwaterError` that says so.
 """
 
 from __future__ import annotations
