@@ -118,7 +118,7 @@ class Follower:
             The feed was deleted.
         ChunkGoneError, CorruptFileError
         """
-        found = self._wait(self._timeout)
+        found = self._wait()
         if found is None:
             raise StopIteration
         batch, following = self._handed_out(found[0]), found[1]
@@ -154,13 +154,8 @@ class Follower:
         """In a forked child: what threads of the parent held and ran is not there."""
         self._in_wait, self._executor = threading.Lock(), None
 
-    def poll(self, timeout: float = 0) -> npt.NDArray[Any] | None:
-        """What is there now, at most `batch` records; None if nothing is. Does not wait: for event loops.
-
-        Parameters
-        ----------
-        timeout : seconds
-            Wait at most so long for a record, instead; `close` ends that.
+    def poll(self) -> npt.NDArray[Any] | None:
+        """What is there now, at most `batch` records; None if nothing is. Never waits: for event loops.
 
         Returns
         -------
@@ -173,7 +168,7 @@ class Follower:
         """
         if self._closed:
             raise ClosedError(f"this follower of feed {self._chain.feed!r} is closed")
-        found = self._take() if timeout <= 0 else self._wait(timeout)
+        found = self._take()
         if found is None:
             return None
         records, following = found
@@ -209,13 +204,16 @@ class Follower:
         """Any thread may close."""
         return self._closed
 
-    def _wait(self, timeout: float | None) -> tuple[npt.NDArray[Any], int] | None:
+    def _deadline(self) -> float:
+        return _FOR_EVER if self._timeout is None else time.monotonic() + self._timeout
+
+    def _wait(self) -> tuple[npt.NDArray[Any], int] | None:
         if self._is_closed():
             return None
         found = self._take()
-        if found is not None or timeout == 0:
+        if found is not None or self._timeout == 0:
             return found
-        until = _deadline(timeout)
+        until = self._deadline()
         self._waiter.begin()
         with self._in_wait:
             while not self._is_closed():
@@ -243,7 +241,7 @@ class Follower:
         import asyncio
 
         await asyncio.sleep(0)
-        until, looks = _deadline(self._timeout), 0
+        until, looks = self._deadline(), 0
         self._waiter.begin()
         while not self._closed:
             found = self._take()
@@ -287,10 +285,6 @@ class Follower:
                     break
             if self._closed:
                 self._let_go()
-
-
-def _deadline(timeout: float | None) -> float:
-    return _FOR_EVER if timeout is None else time.monotonic() + timeout
 
 
 def as_tuples(batches: Iterable[npt.NDArray[Any]], rows: int = 1024) -> Iterator[tuple[Any, ...]]:

@@ -84,17 +84,17 @@ def ladder(book: Book, levels: int = 10, *, width: int = WIDTH, title: str = "",
     ...     print(line)
     X  before position 3  valid
           price  qty  total
-    ask    10.5    2      2  #########
+    ask    10.5    2      2  ##########
     ----   spread 0.5, middle 10.25
     bid    10.0    1      1  #####
-    bid     9.5    3      4  ##################
+    bid     9.5    3      4  ###################
     """
     asks, bids = rungs(book, levels)
     rows = [*reversed(asks), *bids]
     price, qty, total = (_numbers([getattr(rung, name) for rung in rows]) for name in ("price", "qty", "total"))
     columns = [_aligned(name, cells) for name, cells in (("price", price), ("qty", qty), ("total", total))]
     lines = [_heading(book, title, width), f"      {'  '.join(column[0] for column in columns)}".rstrip()]
-    room = max(0, width - len(lines[1]) - 3)
+    room = max(0, width - len(lines[1]) - 2)
     for number, rung in enumerate(rows):
         cells = "  ".join(column[number + 1] for column in columns)
         lines.append(f"{rung.side}   {cells}  {_bar(rung.share, room, ascii_only)}".rstrip())

@@ -51,8 +51,8 @@ __all__ = ["DEPTH", "INTERVAL_S", "PACE_S", "Maintainer", "State", "maintain"]
 
 DEPTH, INTERVAL_S = 500, 1.0
 PACE_S = 0.02
-"""The least time between two looks at a feed that is busy: what came meanwhile is taken together, which costs less."""
-_WAKE_S = 0.1
+"""The time between two looks at the changes. What came meanwhile is taken together, which costs less than to be woken
+by each write, and costs the recorder nothing. So late a gap or a snapshot is noticed, at most."""
 _LOOK_FOR_FEED_S = 0.2
 _log = logging.getLogger("deepwater.maintainer")
 
@@ -195,16 +195,13 @@ class Maintainer:
     def _work(self, live: LiveBook, writer: FeedWriter, stop: threading.Event) -> None:
         due_us, seen = 0, (-1, -1)
         while not stop.is_set():
-            left_s = max(0.0, (due_us - now_us()) / 1e6)
-            taken = live.take(min(_WAKE_S, left_s) if live.book.position else _WAKE_S)
-            if not live.book.position:  # nothing has been recorded yet: there is nothing to say
-                continue
-            now, events = now_us(), (live.snapshots, live.gaps)
-            if events != seen or not now < due_us <= now + self._step_us:  # also if the clock was set back
+            taken, now, events = live.take(), now_us(), (live.snapshots, live.gaps)
+            is_due = not now < due_us <= now + self._step_us  # also if the clock was set back
+            if live.book.position and (events != seen or is_due):  # at 0 nothing has been recorded: nothing to say
                 seen, due_us = events, (now // self._step_us + 1) * self._step_us
                 self._write(live, writer, now)
-            if 0 < taken < BLOCK_ROWS:
-                stop.wait(min(PACE_S, max(0.0, (due_us - now_us()) / 1e6)))
+            if taken < BLOCK_ROWS:
+                stop.wait(min(PACE_S, max(0.0, (due_us - now_us()) / 1e6)) if due_us else PACE_S)
 
     def _write(self, live: LiveBook, writer: FeedWriter, now: int) -> None:
         record = live.record(self.depth, max(now, self._newest_us))
