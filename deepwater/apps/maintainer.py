@@ -212,7 +212,7 @@ class Maintainer:
         except StorageFullError as error:
             unwritten = 1
             if not self.state.unwritten:
-                _log.warning("feed %r: %s; books are let go until there is space", writer.feed, error)
+                _log.warning("feed %r: %s; books are let go until there is space", writer.feed, str(error))
         self._note(live, 1 - unwritten, unwritten)
         self._retain(writer)
 
@@ -233,7 +233,7 @@ class Maintainer:
             with contextlib.suppress(FeedLockedError):  # somebody else prunes it just now
                 self._platform.prune(writer.feed)
         except (DeepwaterError, OSError) as error:
-            _log.warning("retention: feed %s: %s", writer.feed, error)
+            _log.warning("retention: feed %s: %s", writer.feed, str(error))
 
 
 # --- several of them -----------------------------------------------------------------------------------
