@@ -1,5 +1,7 @@
 """Order books of snapshots and changes: an incremental one, and the same vectorised. No reader is known here.
 
+More than 400 lines because the two belong side by side, and a third of it documents them.
+
 A record says how much rests now on one side at one price: `side` (b"B" bid, b"A" ask), `price`, `qty` (0 removes the
 level, which may be absent), as in ``schemas/cb-l2.json``; `type` and `seq` are looked at where no mark says where a
 snapshot begins and ends. `bases` has the rules of snapshots and gaps, `levels` those of prices: keys are integers, the
@@ -368,6 +370,11 @@ class OrderBook:
     @property
     def book_position(self) -> int:  # noqa: D102
         return self.position if self._book is None or self._coming is None else self._coming.start
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether a snapshot has begun and is not complete."""
+        return self._coming is not None
 
     @property
     def levels(self) -> tuple[int, int]:

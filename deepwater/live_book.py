@@ -121,17 +121,23 @@ class LiveBook:
         return self._follower.lost
 
     def take(self) -> int:
-        """Take what was published since, at most a block of it; does not wait.
+        """Take what was published since, at most a block of it and the rest of a snapshot; does not wait.
 
         Returns
         -------
         int
-            How many records: 0 if nothing came, or a gap only; `levels.BLOCK_ROWS` if there is perhaps more.
+            How many records: 0 if nothing came, or a gap only; `levels.BLOCK_ROWS` or more if there is perhaps more.
 
         Raises
         ------
         ClosedError, FeedNotFoundError, ChunkGoneError, CorruptFileError
         """
+        count = self._take()
+        while self.book.is_coming and (more := self._take()):  # one write, in several chunks
+            count += more
+        return count
+
+    def _take(self) -> int:
         book = self.book
         records = self._follower.poll()
         stop, count = int(self._follower.position), 0 if records is None else len(records)
