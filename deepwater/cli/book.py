@@ -134,7 +134,7 @@ class _Shown:
 
 def _text(state: State, elapsed_s: float) -> str:
     if state.state == "waiting":
-        return f"{state.product}: waiting for feed {specs.feed_name(specs.L2, state.product)}"
+        return f"{state.product}: waiting for records in feed {specs.feed_name(specs.L2, state.product)}"
     best = " / ".join("none" if level is None else f"{level[0]!r}" for level in (state.best_bid, state.best_ask))
     parts = [
         f"{state.product} {best}", f"{state.bids:,} + {state.asks:,} levels", count(state.written, "record"),
