@@ -1,5 +1,7 @@
 """Order books of snapshots and changes: an incremental one, and the same vectorised. No reader is known here.
 
+More than 400 lines because the two belong side by side, and a third of it documents them.
+
 A record says how much rests now on one side at one price: `side` (b"B" bid, b"A" ask), `price`, `qty` (0 removes the
 level, which may be absent), as in ``schemas/cb-l2.json``; `type` and `seq` are looked at where no mark says where a
 snapshot begins and ends. `bases` has the rules of snapshots and gaps, `levels` those of prices: keys are integers, the
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ from deepwater.levels import (
     ASK,
     BID,
     LEVEL_DTYPE,
+    Ladder,
     Ladders,
     checked,
     checked_depth,
@@ -153,8 +156,9 @@ class _Sides:
 
     __slots__ = ("asks", "bids", "end", "first", "missed", "start")
 
-    def __init__(self, start: int, end: int | None) -> None:
-        self.bids, self.asks = Side(BID), Side(ASK)
+    def __init__(self, kind: type[Side] | type[Ladder], start: int, end: int | None) -> None:
+        self.bids: Side | Ladder = kind(BID)
+        self.asks: Side | Ladder = kind(ASK)
         self.start, self.end = start, end  # the book before knows no record from `start` on; end None: unknown
         self.first: np.void | None = None  # its first record
         self.missed = ""
@@ -172,19 +176,31 @@ class _Sides:
 class OrderBook:
     """A book that takes records as they come.
 
+    Parameters
+    ----------
+    position : int
+        Of the first record it will be given.
+    seldom : bool
+        Whether somebody looks at it seldom, as once a second. Changes are then gathered in arrays and put into their
+        places when somebody does: less work a change, but a look costs hundreds of µs. What it says is the same.
+
     Attributes
     ----------
     position : int
         Of the next record.
+    book_position : int
+        Of the first record not in the book, which is the next one unless a snapshot is coming in.
     valid : bool
         As in `Book`.
     reason : str
         As in `Book`.
+    snapshots : int
+        How many it has taken that were complete.
 
     Notes
     -----
     One thread at a time. A change costs a look into a dict, and where a new price appears a move of part of a sorted
-    list. Nothing it was given is kept.
+    list (with `seldom` its part of a sort). Nothing it was given is kept.
 
     Examples
     --------
@@ -201,16 +217,33 @@ class OrderBook:
     <OrderBook before position 4: 1 bids, 1 asks, NOT valid (gap before position 4: sequence 7 to 9)>
     """
 
-    def __init__(self, position: int = 0) -> None:
+    def __init__(self, position: int = 0, *, seldom: bool = False) -> None:
         self.position = position
+        self.snapshots = 0
+        self._kind: type[Side] | type[Ladder] = Ladder if seldom else Side
         self._book: _Sides | None = None
         self._coming: _Sides | None = None
         self._before: np.void | None = None  # the last record, and whether the next is not known to follow it:
         self._is_torn = False  # a snapshot that seems to begin with it may have begun before
 
+    @classmethod
+    def of(cls, book: Book, *, seldom: bool = False) -> Self:
+        """Go on from a book of all levels, such as `books.book_at` gives, with the record at its position."""
+        self = cls(book.position, seldom=seldom)
+        self._is_torn = True
+        if book.reason != NO_SNAPSHOT:
+            self._book = sides = self._sides(book.position, None)
+            for side, levels in ((sides.bids, book.bids), (sides.asks, book.asks)):
+                side.write(*(np.ascontiguousarray(levels[name][::-1]) for name in ("price", "qty")))  # the best last
+            sides.missed = book.reason
+        return self
+
+    def _sides(self, start: int, end: int | None) -> _Sides:
+        return _Sides(self._kind, start, end)
+
     def __repr__(self) -> str:
         state = "valid" if self.valid else f"NOT valid ({self.reason})"
-        bids, asks = (0, 0) if self._book is None else (len(self._book.bids), len(self._book.asks))
+        bids, asks = self.levels
         return f"<OrderBook before position {self.position}: {bids:,} bids, {asks:,} asks, {state}>"
 
     # --- what it is told -----------------------------------------------------------------------------
@@ -279,7 +312,9 @@ class OrderBook:
     def _events(self, records: Array, marks: Array | None) -> Iterator[np.void]:
         """The marks among the records, gaps before snapshots at one position."""
         if marks is not None:
-            found = used(records, marks, self.position)
+            found = used(records, marks, self.position) if len(marks) else marks
+            if not len(found):
+                return
             found = found[np.isin(found["kind"], (SNAPSHOT, GAP, DROPPED))]
             yield from found[np.lexsort((found["kind"] == SNAPSHOT, found["position"]))]
             return
@@ -290,7 +325,7 @@ class OrderBook:
         if self._coming is not None and self._coming.end is None and self._coming.first is not None:
             self._complete()  # of unknown length: it ends where another begins
         start = self.position if self._coming is None else self._coming.start  # one cut short left the book as it was
-        self._coming = _Sides(start, self.position + count if count else None)
+        self._coming = self._sides(start, self.position + count if count else None)
 
     def _miss(self, why: str) -> None:
         for sides in (self._book, self._coming):
@@ -299,6 +334,7 @@ class OrderBook:
 
     def _complete(self) -> None:
         self._book, self._coming = self._coming, None
+        self.snapshots += 1
 
     def _take(self, records: Array) -> None:
         while len(records):
@@ -332,6 +368,20 @@ class OrderBook:
         return NO_SNAPSHOT if self._book is None else self._book.missed
 
     @property
+    def book_position(self) -> int:  # noqa: D102
+        return self.position if self._book is None or self._coming is None else self._coming.start
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether a snapshot has begun and is not complete."""
+        return self._coming is not None
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """How many bids and asks there are."""
+        return (0, 0) if self._book is None else (len(self._book.bids), len(self._book.asks))
+
+    @property
     def best_bid(self) -> tuple[float, float] | None:
         """Price and quantity of the highest bid; None if there is none."""
         return None if self._book is None else self._book.bids.best()
@@ -356,9 +406,6 @@ class OrderBook:
             `depth` is no number of levels.
         """
         depth = checked_depth(depth)
-        sides, position = self._book, self.position
-        if sides is None:
-            sides = _Sides(0, None)
-        elif self._coming is not None:
-            position = self._coming.start
-        return Book(sides.bids.levels(depth), sides.asks.levels(depth), position, time_us, self.valid, self.reason)
+        sides = self._book or self._sides(0, None)
+        return Book(sides.bids.levels(depth), sides.asks.levels(depth), self.book_position, time_us, self.valid,
+                    self.reason)  # fmt: skip

@@ -9,16 +9,21 @@ steps over them in Python. A ring keeps no marks: of its records no book is know
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from deepwater.bases import Base, Bases, of_run
 from deepwater.book import Book
+from deepwater.book_records import Base as Record
+from deepwater.book_records import base_of, books_dtype
+from deepwater.chain import Chain
 from deepwater.durations import duration_us, time_error
 from deepwater.errors import ChunkGoneError
+from deepwater.index import SNAPSHOT
 from deepwater.levels import BLOCK_ROWS, LEVEL_DTYPE, Ladders, checked, checked_depth
+from deepwater.marks import marks_back, none
 from deepwater.reader import Reader
 from deepwater.timestamps import MAX_US, instant, last_instant
 from deepwater.window import Window
@@ -30,14 +35,7 @@ Stamps = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.int64]
 
 
-def books_dtype(depth: int) -> np.dtype[Any]:
-    """The dtype of `books`: the columns of ``schemas/cb-l2snap.json``, with `depth` levels a side."""
-    numbers = [(name, np.uint64) for name in ("snapshot_us", "l2_us", "l2_seq", "l2_position")]
-    sides = [(name, np.float64, (depth,)) for name in ("bid_px", "bid_qty", "ask_px", "ask_qty")]
-    return np.dtype([("type", "S1"), ("valid", np.bool_), *numbers, *sides], align=True)
-
-
-def book_at(reader: Reader, t: Any = None, depth: int | None = None) -> Book:
+def book_at(reader: Reader, t: Any = None, depth: int | None = None, *, snapshots: Reader | None = None) -> Book:
     """Give the book at a time: the latest complete snapshot at or before it, and every change up to it.
 
     Parameters
@@ -49,6 +47,11 @@ def book_at(reader: Reader, t: Any = None, depth: int | None = None) -> Book:
         clock. Default: everything published.
     depth : int, optional
         At most so many levels a side; all by default.
+    snapshots : Reader, optional
+        Of a feed of records of this book (``schemas/cb-l2snap.json``), such as ``deepwater book`` writes. Where the
+        latest valid one at or before `t` is newer than the snapshot in the feed itself and reaches deep enough for
+        `depth` levels, only the changes after it are read. The answer is the same, but for this: it may still be
+        known when the feed's own snapshot is no longer held.
 
     Returns
     -------
@@ -78,24 +81,53 @@ def book_at(reader: Reader, t: Any = None, depth: int | None = None) -> Book:
     """
     depth = checked_depth(depth)
     moment = None if t is None else last_instant(t)
+    record = None if snapshots is None else base_of(snapshots, reader, moment)  # before the end is looked at
     stop = int(reader.end) if moment is None else int(_stops(reader, np.array([moment], np.uint64))[0])
-    bases = _bases(reader)
-    number = int(bases.at(np.array([stop]))[0])
+    bases = _bases(reader, stop, stop)
+    base = bases.base(number) if (number := int(bases.at(np.array([stop]))[0])) >= 0 else None
     time_us = _time_of(reader, stop - 1) if moment is None else moment
-    if number < 0:
-        none = np.zeros(0, LEVEL_DTYPE)
-        return Book(none, none.copy(), stop, time_us)
-    base = bases.base(number)
-    ladders = Ladders(base.start)
+    looked = _Look(reader, bases, stop, time_us, MAX_US if moment is None else moment)
     try:
-        for block in _held(reader, base.start, min(stop, base.limit)).arrays(BLOCK_ROWS):
-            ladders.take(block)
+        if record is not None and (book := _from_record(looked, record, base, depth)) is not None:
+            return book
+        if base is None:
+            nothing = np.zeros(0, LEVEL_DTYPE)
+            return Book(nothing, nothing.copy(), stop, time_us)
+        return _played(looked, Ladders(base.start), base.start, base.limit, depth)
     except ChunkGoneError:
-        if reader.first <= base.start:
+        if base is not None and reader.first <= base.start:
             raise
         return book_at(reader, t, depth)  # retention came in between: this snapshot is no longer there
-    reason = bases.trusted(base.start, stop, MAX_US if moment is None else moment, ladders.first_bad)
-    return Book(ladders.bids.levels(depth), ladders.asks.levels(depth), ladders.position, time_us, not reason, reason)
+
+
+class _Look(NamedTuple):
+    """What was found out of a feed for a book, in one look: what is published before `stop`."""
+
+    reader: Reader
+    bases: Bases
+    stop: int
+    time_us: int
+    moment: int
+
+
+def _from_record(look: _Look, record: Record, base: Base | None, depth: int | None) -> Book | None:
+    """The book, from a record instead of the feed's own snapshot; None where that is newer, or reaches further."""
+    position = record.ladders.position
+    following = look.bases.starts[look.bases.starts >= position]
+    limit = int(following[0]) if len(following) else look.stop
+    if position > look.stop or (base is not None and not base.start < position <= base.limit):
+        return None
+    book = _played(look, record.ladders, position - 1 if base is None else base.start, limit, depth)
+    return book if record.reach.holds(book.bids, book.asks, depth) else None
+
+
+def _played(look: _Look, ladders: Ladders, start: int, limit: int, depth: int | None) -> Book:
+    """The book of ladders and the changes from their position on; gaps behind `start` count."""
+    for block in _held(look.reader, ladders.position, min(look.stop, limit)).arrays(BLOCK_ROWS):
+        ladders.take(block)
+    reason = look.bases.trusted(start, look.stop, look.moment, ladders.first_bad)
+    return Book(ladders.bids.levels(depth), ladders.asks.levels(depth), ladders.position, look.time_us, not reason,
+                reason)  # fmt: skip
 
 
 def books(reader: Reader, start: Any = None, end: Any = None, every: Any = "1s", depth: int = 10) -> Array:
@@ -148,7 +180,7 @@ def books(reader: Reader, start: Any = None, end: Any = None, every: Any = "1s",
     dtype = books_dtype(checked_depth(depth) or 0)
     times = _times(reader, start, end, every)
     stops = _stops(reader, times)
-    bases = _bases(reader)
+    bases = _bases(reader, *_extent(stops))
     out = np.zeros(len(times), dtype)
     out["type"], out["snapshot_us"], out["l2_position"] = b"S", times, stops
     for name in ("bid_px", "bid_qty", "ask_px", "ask_qty"):
@@ -226,9 +258,29 @@ def _stops(reader: Reader, times: Stamps) -> Positions:
     return reader.asof(times).positions + 1
 
 
-def _bases(reader: Reader) -> Bases:
+def _extent(stops: Positions) -> tuple[int, int]:
+    return (int(stops.min()), int(stops.max())) if len(stops) else (0, 0)
+
+
+def _bases(reader: Reader, low: int, high: int) -> Bases:
+    """What the books at stops from `low` to `high` stand on: marks are read back to the snapshot of the first.
+
+    So what is read is bounded by the distance to that snapshot, not by the length of the feed.
+    """
     checked(np.zeros(0, reader.dtype))
-    return Bases(reader.marks(), lambda start, limit: _run_end(reader, start, limit))
+    chain = reader._chain
+
+    def run_end(start: int, limit: int | None) -> int | None:
+        return _run_end(reader, start, limit)
+
+    found, bases = [none()], Bases(none(), run_end)
+    for _, rows in marks_back(chain, high) if isinstance(chain, Chain) else ():
+        found.append(rows)
+        if (rows["kind"] == SNAPSHOT).any():
+            bases = Bases(np.concatenate(found[::-1]), run_end)
+            if int(bases.at(np.array([low]))[0]) >= 0:
+                return bases
+    return Bases(np.concatenate(found[::-1]), run_end)
 
 
 def _run_end(reader: Reader, start: int, limit: int | None) -> int | None:

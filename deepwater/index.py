@@ -8,6 +8,7 @@ file is extended in place by doubling.
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Any
 from zlib import crc32
@@ -208,6 +209,18 @@ def read_marks(directory: Directory, chunk_id: int, ids: fmt.Ids, end: int, torn
         raise CorruptFileError(f"{segment.path}: {reason}", path=segment.path, reason=reason)
     finally:
         segment.close()
+
+
+def count_marks(directory: Directory, chunk_id: int) -> int:
+    """How many marks of a chunk are committed, those that do not count yet among them; reads eight bytes."""
+    try:
+        fd, _ = directory.open(index_name(chunk_id))
+    except FileNotFoundError:
+        return 0
+    try:
+        return int.from_bytes(os.pread(fd, 8, 8 * fmt.COMMIT), "little") & fmt.COUNT_MASK
+    finally:
+        os.close(fd)
 
 
 def _wrong_mark(raw: npt.NDArray[Any]) -> int | None:

@@ -36,8 +36,10 @@ Floats = npt.NDArray[np.float64]
 _MAGNITUDE = np.int64(2**63 - 1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SORTED_ROWS = 2048  # fewer are sorted sooner than hashed
+_FEW_ROWS = 256
 _UNSETTLED_ROWS = 1 << 18
 _DEAD_ROWS = 1024
+_TINY = 5e-324  # the least float64 above 0
 
 
 def checked_depth(depth: Any) -> int | None:
@@ -101,16 +103,16 @@ def split(records: Array) -> Split:
     price, qty = np.ascontiguousarray(records["price"]), np.ascontiguousarray(records["qty"])
     bids, asks = np.flatnonzero(side == BID[0]), np.flatnonzero(side == ASK[0])
     none = np.zeros(0, np.intp)
-    if len(bids) + len(asks) < len(side) or not _are_finite(price) or not _are_finite(qty) or qty.min(initial=0) < 0:
+    if len(bids) + len(asks) < len(side) or not _are_between(price, -np.inf) or not _are_between(qty, -_TINY):
         good = ((side == BID[0]) | (side == ASK[0])) & np.isfinite(price) & np.isfinite(qty) & (qty >= 0)
         none = np.flatnonzero(~good)
         bids, asks = (np.setdiff1d(rows, none, assume_unique=True) for rows in (bids, asks))
     return Split((price[bids], qty[bids]), (price[asks], qty[asks]), none)
 
 
-def _are_finite(values: Floats) -> bool:
-    """Of no value True; a NaN makes both bounds NaN."""
-    return not len(values) or bool(values.min() > -np.inf and values.max() < np.inf)
+def _are_between(values: Floats, low: float) -> bool:
+    """Whether all are above `low` and finite; of no value True. A NaN makes both bounds NaN."""
+    return not len(values) or bool(values.min() > low and values.max() < np.inf)
 
 
 def last_writes(keys: Keys) -> Rows:
@@ -156,23 +158,25 @@ class Ladder:
         self._unsettled = self._dead = 0
 
     def write(self, price: Array, qty: Array) -> None:
-        """Set levels in the order given: the last write of a price wins, a quantity of 0 removes; copies."""
+        """Set levels in the order given: the last write of a price wins, a quantity of 0 removes; `qty` is kept."""
         if not len(price):
             return
         ranks = keys_of(price) ^ self._flip
-        last = last_writes(ranks)
-        self._waiting.append((ranks[last], qty[last]))
-        self._unsettled += len(last)
+        if len(ranks) > _FEW_ROWS:  # of few the last ones are found once, together
+            last = last_writes(ranks)
+            ranks, qty = ranks[last], qty[last]
+        self._waiting.append((ranks, qty))
+        self._unsettled += len(ranks)
         if self._unsettled > max(_UNSETTLED_ROWS, 2 * len(self._ranks)):
             self._settle()
 
     def _settle(self) -> None:
         if not self._waiting:
             return
-        if len(self._waiting) == 1:
-            ranks, qty = self._waiting[0]
-        else:
+        ranks, qty = self._waiting[0]
+        if len(self._waiting) > 1:
             ranks, qty = (np.concatenate(arrays) for arrays in zip(*self._waiting, strict=True))
+        if len(self._waiting) > 1 or len(ranks) <= _FEW_ROWS:
             last = last_writes(ranks)
             ranks, qty = ranks[last], qty[last]
         self._waiting, self._unsettled = [], 0
@@ -216,6 +220,13 @@ class Ladder:
         out = np.empty(len(live), LEVEL_DTYPE)
         out["price"], out["qty"] = prices_of(self._ranks[live] ^ self._flip), self._qty[live]
         return out
+
+    def best(self) -> tuple[float, float] | None:
+        """Price and quantity of the best level; None if there is none."""
+        live = self._best(1)
+        if not len(live):
+            return None
+        return float(prices_of(self._ranks[live] ^ self._flip)[0]), float(self._qty[live[0]])
 
     def fill(self, price: Array, qty: Array) -> None:
         """Write the best levels into two arrays of one length, NaN beyond the book."""

@@ -6,7 +6,6 @@ The vectorised one is `levels.Ladder`; both know a level by the integer key of i
 from __future__ import annotations
 
 from bisect import insort
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -74,8 +73,14 @@ class Side:
     def levels(self, depth: int | None) -> Array:
         """The best `depth` levels (None: all), best first, of `LEVEL_DTYPE`; a copy."""
         count = len(self) if depth is None else min(depth, len(self))
-        keys = list(islice((key for key in reversed(self.order) if self.qty[key]), count))
+        width = count + _DEAD_LEVELS
+        while True:
+            keys = self.order[-width:]
+            amounts = np.array([*map(self.qty.__getitem__, keys)], np.float64)
+            live = np.flatnonzero(amounts)[::-1][:count]
+            if len(live) == count:
+                break
+            width *= 4
         out = np.empty(count, LEVEL_DTYPE)
-        out["price"] = prices_of(np.array(keys, np.int64) ^ np.int64(self.flip))
-        out["qty"] = [self.qty[key] for key in keys]
+        out["price"], out["qty"] = prices_of(np.array(keys, np.int64)[live] ^ np.int64(self.flip)), amounts[live]
         return out

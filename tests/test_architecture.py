@@ -20,8 +20,9 @@ LINE = """
     | arrow frames rules values | format | files futex timerslack mounts | ring_files segment locks wake
     | chunk checksums index clockstats spare | feed_files oldest feed_registry global_registry store
     | clocktable held part window_text window | ring chain ring_chain
-    | search asof marks cuts waiting follow reader ring_reader gaps | levels side bases book books
-    | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback | holder
+    | search asof marks cuts waiting follow reader ring_reader gaps | levels side bases book
+    | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback
+    | book_records books live_book ladder | holder
     | findings rawfile check_chunk check_records check_feed check_rings check evidence rewrite repair_plan repair
     | describe feed_status retain platform shm | apps | cli
 """.replace("|", "").split()

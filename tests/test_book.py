@@ -7,6 +7,7 @@ the snapshot that stands, and steps over the records after it.
 from __future__ import annotations
 
 import math
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepwater import Platform
+from deepwater import books as books_module
+from deepwater import marks as marks_module
 from deepwater.book import Book, OrderBook, book_of
 from deepwater.books import book_at, books, books_dtype
 from deepwater.errors import RecordError, TimeFormatError
@@ -135,22 +138,22 @@ def played(writes: list[tuple[str, list[Any]]]) -> tuple[list[tuple[Any, ...]], 
     return rows, marks
 
 
-def fed(rows: np.ndarray, marks: np.ndarray | None, cuts: list[int]) -> OrderBook:
-    book = OrderBook()
+def fed(rows: np.ndarray, marks: np.ndarray | None, cuts: list[int], *, seldom: bool = False) -> OrderBook:
+    book = OrderBook(seldom=seldom)
     for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True):
         book.apply(rows[a:b], marks)
     return book
 
 
 @settings(max_examples=150)
-@given(st.lists(WRITE, max_size=12), st.data())
-def test_three_books_agree_at_every_stop(writes: list[Any], data: st.DataObject) -> None:
+@given(st.lists(WRITE, max_size=12), st.booleans(), st.data())
+def test_three_books_agree_at_every_stop(writes: list[Any], seldom: bool, data: st.DataObject) -> None:
     """Incremental in any batches, vectorised at once, and the naive one: levels, position, validity, reason."""
     rows, marks = played(writes)
     array, noted = rows_of(rows), as_marks(marks)
     for stop in range(len(rows) + 1):
         cuts = sorted(data.draw(st.lists(st.integers(0, stop), max_size=3)))
-        once, step = book_of(array[:stop], noted), fed(array[:stop], noted, cuts)
+        once, step = book_of(array[:stop], noted), fed(array[:stop], noted, cuts, seldom=seldom)
         want = naive(rows, [mark for mark in marks if mark[1] < stop + (mark[0] == "gap")], stop)
         assert said(once) == want
         assert said(step.book()) == want
@@ -159,6 +162,22 @@ def test_three_books_agree_at_every_stop(writes: list[Any], data: st.DataObject)
         assert [step.best_bid, step.best_ask] == best
         assert step.crossed == once.crossed == (None not in best and best[0][0] >= best[1][0])
         assert step.book(2).bids.tolist() == book_of(array[:stop], noted, depth=2).bids.tolist()
+        assert (step.levels, step.book_position) == ((len(once.bids), len(once.asks)), once.position)
+
+
+@settings(max_examples=60)
+@given(st.lists(WRITE, min_size=1, max_size=12), st.booleans(), st.data())
+def test_the_one_form_goes_on_where_the_other_is(writes: list[Any], seldom: bool, data: st.DataObject) -> None:
+    """An incremental book made of a vectorised one is, after the records behind it, what it would have been."""
+    rows, marks = played(writes)
+    array, noted = rows_of(rows), as_marks(marks)
+    start = book_of(array[: data.draw(st.integers(0, len(rows)))], noted)
+    if start.reason == "no complete snapshot yet":  # a snapshot may be coming in
+        return
+    step = OrderBook.of(start, seldom=seldom)
+    assert said(step.book()) == said(start) and step.position == start.position
+    step.apply(array[start.position :], noted)
+    assert said(step.book()) == said(book_of(array, noted)) and step.reason == book_of(array, noted).reason
 
 
 @given(st.lists(WRITE.filter(lambda write: write[0] in ("deltas", "unknown", "odd")), max_size=12), st.data())
@@ -384,6 +403,111 @@ def test_a_snapshot_that_was_let_go_is_no_snapshot(tmp_store: Path) -> None:
         fresh = dw["L2"]
         assert fresh.first > 0
         assert book_at(fresh, before).reason == "no complete snapshot yet"
+
+
+def test_marks_are_read_back_to_the_snapshot_and_no_further(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a feed of 60 chunks: those between the snapshot that a book stands on and the moment."""
+    levels = [(b"B", float(price), 1.0) for price in range(1, 51)]
+    with Platform(tmp_store) as dw:
+        write_feed(dw, ([("snapshot", levels)] + [("deltas", levels)] * 29) * 4 + [("gap", [])])
+        reader = dw["L2"]
+        read: list[int] = []
+        plain = marks_module._marks_of
+        monkeypatch.setattr(marks_module, "_marks_of", lambda chain, k, end: (read.append(k), plain(chain, k, end))[1])
+        newest = len(reader._chain) - 1
+        assert newest >= 58
+        for stop in (100, 2000, 4000, 5999):
+            read.clear()
+            time = int(reader.rows(stop - 1, stop)["proc_us"][0])
+            assert book_at(reader, time).valid
+            snapshot = (stop - 1) // 1500 * 1500
+            assert set(read) <= set(range(snapshot // 102, stop // 102 + 1))
+        read.clear()
+        assert book_at(reader).reason == "gap before position 6000: at 6000"
+        assert min(read) == 4500 // 102
+        read.clear()
+        books(reader, int(reader.rows(3100, 3101)["proc_us"][0]), int(reader.rows(3500, 3501)["proc_us"][0]), "100us")
+        assert set(read) <= set(range(3000 // 102, 3501 // 102 + 1))
+
+
+def test_a_gap_in_a_chunk_without_records_is_found(tmp_store: Path) -> None:
+    """Two chunks begin at one position then, and its mark is in the first of them."""
+    levels = [(b"B", 10.0, 1.0), (b"A", 11.0, 1.0)]
+    with Platform(tmp_store) as dw:
+        write_feed(dw, [("snapshot", levels)])
+        with dw.create_writer("L2") as writer:
+            writer.resize_chunk_size(8192)
+            writer.mark_gap(reason="lost")
+            writer.resize_chunk_size(4096)
+            writer.write_batch(rows_of([(b"U", b"B", START + 9, 10.0, 2.0, 5)]))
+        assert [dw["L2"]._chain.base(k) for k in range(3)] == [0, 2, 2]
+        assert book_at(dw["L2"]).reason == "gap before position 2: lost"
+        assert not books(dw["L2"], START + 9, START + 9, "1us", 1)["valid"][0]
+
+
+def test_retention_between_the_look_and_the_reading(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot that was chosen is let go before its records are read: the answer is that of who asks anew."""
+    levels = [(b"B", float(price), 1.0) for price in range(1, 201)]
+    with Platform(tmp_store) as dw:
+        write_feed(dw, [("snapshot", levels), ("deltas", levels * 2), ("snapshot", levels), ("deltas", levels)])
+        reader = dw["L2"]
+        times = [int(reader.rows(at, at + 1)["proc_us"][0]) for at in (599, 999)]
+        plain, asked = books_module._held, []
+
+        def held(*args: Any) -> Any:
+            if not asked:
+                asked.append(dw.prune("L2", max_bytes=1).records)
+            return plain(*args)
+
+        monkeypatch.setattr(books_module, "_held", held)
+        assert book_at(reader, times[0]).reason == "no complete snapshot yet" and asked[0] > 200
+        assert not books(reader, times[0], times[0], "1us")["valid"][0]
+
+
+def test_books_asked_for_while_chunks_are_let_go(tmp_store: Path) -> None:
+    """A writer, a thread that prunes all the time, and one that asks: a book is right or says that it is none."""
+    rows, one = 8_000, as_marks([("snapshot", 0, 100)])
+    seq = np.arange(rows) // 100
+    array = np.zeros(rows, ROW_DTYPE)
+    array["type"] = np.where(seq % 10 == 0, b"S", b"U")  # each tenth write of 100 is a snapshot
+    array["side"], array["proc_us"], array["seq"] = b"B", START + np.arange(rows), seq
+    array["price"], array["qty"] = np.arange(rows) % 100 + 1, np.arange(rows) + 1
+    done, random, found = threading.Event(), np.random.default_rng(3), {"valid": 0, "none": 0}
+
+    def prune() -> None:
+        while not done.is_set():
+            dw.prune("L2", max_bytes=700_000)
+
+    def write() -> None:
+        with dw.create_writer("L2") as writer:
+            for at in range(0, rows, 100):
+                writer.write_batch(array[at : at + 100], create_index=at % 1000 == 0)
+        done.set()
+
+    with Platform(tmp_store) as dw:
+        dw.create_feed(SPEC)
+        with dw["L2"] as reader:
+            threads = [threading.Thread(target=target) for target in (prune, write)]
+            for thread in threads:
+                thread.start()
+            try:
+                while not done.is_set():
+                    end = int(reader.end)
+                    stop = int(random.integers(max(0, end - 3000), end)) + 1 if end else 0
+                    book = book_at(reader, START + stop - 1)
+                    found["valid" if book.valid else "none"] += 1
+                    if book.valid:  # within a snapshot the book is still what it was before
+                        known = stop - stop % 1000 if stop % 1000 < 100 else stop
+                        first = (known - 1) // 1000 * 1000
+                        assert book.position == known
+                        assert book.bids.tolist() == book_of(array[first:known], one).bids.tolist()
+                    else:
+                        assert book.reason == "no complete snapshot yet"
+            finally:
+                done.set()
+                for thread in threads:
+                    thread.join()
+            assert dw["L2"].first > 0 and found["valid"]
 
 
 def test_dropped_records_are_a_gap() -> None:

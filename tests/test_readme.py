@@ -35,6 +35,8 @@ assert then.valid and not then.crossed
 assert not late.valid and late.reason == "gap before position 4: reconnect" and late.best_ask == 65083.5
 assert rows["valid"].tolist() == [False, True, True, False] and rows["bid_px"][1].tolist() == [65083.0, 65082.5]
 assert kept.best_bid == (65082.5, 2.0) and kept.reason == late.reason
+assert top.valid and top.bids.tolist() == [(65083.5, 3.0), (65083.0, 1.0)] and top.position == 10
+assert snapshot["l2_position"] == 9 and changes["price"].tolist() == [65083.5]
 dw.delete_feed("QUOTES")
 dw.delete_feed("TAPE")
 """

@@ -1,4 +1,5 @@
-"""Applications on the library: a recorder of exchanges' market data, and a local exchange to record from.
+"""Applications on the library: a recorder of exchanges' market data, a maintainer of order books, a dashboard, and a
+local exchange to record from.
 
 Pipeline, left to right; a module imports only from modules to its left::
 
@@ -7,14 +8,15 @@ Pipeline, left to right; a module imports only from modules to its left::
     outlet | product_feeds | ingest | connection | roster
         | platform_sink bad_frames disk_watch products_file metrics | metrics_feed metrics_http | recorder
     market faults tape subscriptions | exchange_session kraken_session | streams | exchange
+    specs | maintainer
 
 `venue` is the seam: what an exchange's protocol is, as a plug-in. The wire is known only to the modules named for an
 exchange (pure functions: bytes in, record arrays out), and to `…_session` for the other direction. Sockets are touched
 only by `connection` and `exchange`, feeds only through the protocol of `sink`. So each rule can be tested without the
 others.
 
-These modules need the packages of the extra ``deepwater[apps]``; without them an import raises one
-`DeepwaterError` that says so.
+These modules (but for `specs` and `maintainer`) need the packages of the extra ``deepwater[apps]``; without them an
+import raises one `DeepwaterError` that says so.
 """
 
 from __future__ import annotations

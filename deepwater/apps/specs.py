@@ -1,4 +1,4 @@
-"""The recorder's feeds: the specs of ``schemas/``, one feed a product.
+"""The feeds of the recorder and of the maintainer: the specs of ``schemas/``, one feed a product.
 
 The JSON files are the one place where the records are described; the dtypes here are compiled from
 them. A spec in a file is named for any product; only its `feed_name` is filled in.
@@ -18,13 +18,20 @@ from deepwater.errors import DeepwaterError
 from deepwater.layout import Layout
 from deepwater.schema import FeedSpec
 
-__all__ = ["KRAKEN_L2", "KRAKEN_TRADES", "L2", "METRICS", "TRADES", "dtype", "feed_name", "packer", "spec"]
+__all__ = [
+    "DEPTH_MAX", "KRAKEN_L2", "KRAKEN_TRADES", "L2", "METRICS", "SNAPSHOTS", "TRADES", "dtype", "feed_name", "packer",
+    "snapshots_spec", "spec",
+]  # fmt: skip
 
 L2 = "cb-l2"
+SNAPSHOTS = "cb-l2snap"
 TRADES = "cb-trades"
 KRAKEN_L2 = "kr-l2"
 KRAKEN_TRADES = "kr-trades"
 METRICS = "dw-metrics"
+DEPTH_MAX = 2046
+"""The most levels a side that fit into a record of 65,536 bytes."""
+_RING_RECORDS = 1024
 
 # Installed, the specs lie beside the package; in the repository, at its root.
 _PLACES = (Path(__file__).parents[1] / "schemas", Path(__file__).parents[2] / "schemas")
@@ -69,6 +76,32 @@ def spec(kind: str, product: str) -> FeedSpec:
         If the product cannot be part of a feed's name.
     """
     return dataclasses.replace(_template(kind), feed_name=feed_name(kind, product))
+
+
+def snapshots_spec(product: str, depth: int, persist: bool) -> FeedSpec:
+    """Return the spec of a product's feed of books of `depth` levels a side: a ring of 1,024, or durable.
+
+    Raises
+    ------
+    DeepwaterError
+        `depth` is not 1 to `DEPTH_MAX`.
+    FeedNameError
+
+    Examples
+    --------
+    >>> snapshots_spec("BTC-USD", 20, persist=False).fields[-1].type
+    'float64[20]'
+    """
+    if not 1 <= depth <= DEPTH_MAX:
+        raise DeepwaterError(f"depth {depth}: 1 to {DEPTH_MAX} levels a side fit into a record", depth=depth)
+    about = spec(SNAPSHOTS, product).to_json()
+    for field in about["fields"]:
+        if field["type"].startswith("float64["):
+            field["type"] = f"float64[{depth}]"
+    about |= {"persist": persist, "config": {**about["config"], "depth": depth}}
+    if not persist:
+        about["chunk_size_bytes"] = _RING_RECORDS * (40 + 4 * 8 * depth)
+    return FeedSpec.from_json(about)
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ from deepwater.cli.options import Parser, Version, path
 
 __all__ = ["parse", "wants_json"]
 
-_TIMES = {"--start", "--end", "--last"}
+_TIMES = {"--at", "--start", "--end", "--last"}
 
 
 def wants_json(words: Sequence[str]) -> bool:

@@ -1,10 +1,21 @@
-"""Arguments of the commands that run by themselves: demo, record, exchange, dashboard."""
+"""Arguments of the commands that run by themselves: demo, record, exchange, book, dashboard."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from deepwater.cli.options import base_path, command, json_flag, listed, path, port, positive, seconds
+from deepwater.cli.options import (
+    base_path,
+    command,
+    json_flag,
+    levels,
+    listed,
+    path,
+    port,
+    positive,
+    products,
+    seconds,
+)  # fmt: skip
 
 __all__ = ["COMMANDS"]
 
@@ -95,6 +106,34 @@ def _exchange(commands: Any) -> None:
     parser.add_argument("--duration", metavar="S", type=seconds, help="end after so long (default: never)")
 
 
+def _book(commands: Any) -> None:
+    parser = command(
+        commands, "book", "book:book", "keep the order book of a product, or show it at a time",
+        "deepwater book --product BTC-USD --depth 500 --interval 1\n"
+        "deepwater book --product BTC-USD,ETH-USD --interval 0.25 --persist\n"
+        "deepwater book --product BTC-USD --at 2026-08-09T21:06 --levels 10",
+        "Follows CB-L2-<product> (waits until it is there) and writes the best levels,\n"
+        "with the position to go on from, to CB-L2SNAP-<product>: every interval, and at\n"
+        "once on a new snapshot or a gap. A reader starts there instead of at the\n"
+        "exchange's last snapshot. Runs until --duration is over or SIGTERM comes (exit\n"
+        "0), or Ctrl-C (130); killed, the next one goes on.\n\n"
+        "With --at it writes nothing and prints the book at that time: all published\n"
+        "changes up to it, inclusive; now is what is stored.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--product", metavar="P", type=products, action="extend",
+        help="or P,Q; one process keeps them all (default: BTC-USD)",
+    )  # fmt: skip
+    parser.add_argument("--depth", metavar="N", type=levels, help="levels a side of a record (default: 500)")
+    parser.add_argument("--interval", metavar="S", type=seconds, help="seconds, also 0.25 (default: 1)")
+    parser.add_argument("--persist", action="store_true", help="write a durable feed (default: a ring in memory)")
+    parser.add_argument("--duration", metavar="S", type=seconds, help="end after so long, 5m, 2h (default: never)")
+    parser.add_argument("--at", metavar="T", help="show the book at a time, written as for query")
+    parser.add_argument("--levels", metavar="N", type=levels, help="with --at: levels a side (default: 10)")
+    base_path(parser)
+    json_flag(parser, "JSON lines: how it goes, or the book; times in us since the epoch")
+
+
 def _dashboard(commands: Any) -> None:
     parser = command(
         commands, "dashboard", "dashboard:dashboard", "watch a store in the terminal, and record into it",
@@ -106,7 +145,7 @@ def _dashboard(commands: Any) -> None:
         "process records already it only looks on. Type help at its prompt. Without a terminal\n"
         "(a pipe, TERM=dumb) it prints plain lines. NO_COLOR is obeyed.",
     )  # fmt: skip
-    parser.add_argument("--product", metavar="P,Q", action="append", help="record these at once")
+    parser.add_argument("--product", metavar="P", type=products, action="extend", help="or P,Q: record these at once")
     parser.add_argument("--uri", metavar="URI", help="the endpoint (default: the public one)")
     parser.add_argument("--plain", action="store_true", help="plain lines, also on a terminal")
     parser.add_argument("--interval", metavar="S", type=seconds, help="between two lines (default: 2, of --json 1)")
@@ -115,4 +154,4 @@ def _dashboard(commands: Any) -> None:
     json_flag(parser, "an object a line")
 
 
-COMMANDS = (_demo, _record, _exchange, _dashboard)
+COMMANDS = (_demo, _record, _exchange, _book, _dashboard)

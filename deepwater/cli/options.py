@@ -14,8 +14,8 @@ from deepwater.cli import output
 from deepwater.cli.failures import UsageError
 
 __all__ = [
-    "Parser", "Version", "base_path", "columns", "command", "jobs", "json_flag", "listed", "path", "port", "positive",
-    "row_count", "seconds", "size",
+    "Parser", "Version", "base_path", "columns", "command", "jobs", "json_flag", "levels", "listed", "path", "port",
+    "positive", "products", "row_count", "seconds", "size",
 ]  # fmt: skip
 
 
@@ -86,6 +86,21 @@ def jobs(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", text) or not 1 <= int(text) <= 64:
         raise argparse.ArgumentTypeError(f"{text!r}: how many at a time is 1 to 64")
     return int(text)
+
+
+def levels(text: str) -> int:
+    """``1`` to ``2046``: what a record of a book holds."""
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 2046:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of levels a side is 1 to 2046")
+    return int(text)
+
+
+def products(text: str) -> list[str]:
+    """``BTC-USD``, ``BTC-USD,ETH-USD``."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}", name) for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r}: products are as BTC-USD, or BTC-USD,ETH-USD")
+    return names
 
 
 def positive(text: str) -> float:

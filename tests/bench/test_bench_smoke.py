@@ -55,6 +55,12 @@ def test_what_is_recorded_is_what_was_played() -> None:
     assert shown.startswith("400 frames, ")
 
 
+def test_a_maintained_book_makes_the_records_of_the_loop() -> None:
+    shown = run("maintainer.py", "--rounds", 1, "--changes", 3000)
+    for name in ("looks of     7  dicts", "looks of    50  maintainer", "looks of   400  live book"):
+        assert f"{name} " in shown
+
+
 @pytest.mark.slow
 def test_peer_passes_the_checks_of_the_harness(tmp_path: Path) -> None:
     if not HARNESS.is_dir():

@@ -18,8 +18,8 @@ from deepwater.cli import entry, failures
 from processes import run_python
 
 COMMANDS = [
-    "demo", "record", "exchange", "create", "feeds", "info", "snapshots", "resize", "prune", "delete", "rings", "query",
-    "tail", "replay", "gaps", "status",
+    "demo", "record", "exchange", "book", "create", "feeds", "info", "snapshots", "resize", "prune", "delete", "rings",
+    "query", "tail", "replay", "gaps", "status",
 ]  # fmt: skip
 FORMATS = ["table", "csv", "json", "parquet", "arrow"]
 
@@ -82,6 +82,7 @@ def test_the_console_script_is_this_entry_point() -> None:
         "replay X --format csv", "replay X X",
         "record", "record kraken", "record coinbase", "record coinbase --product BTC-USD --duration -1",
         "demo --seconds 0", "demo --seconds 1", "demo --seconds nan",
+        "book --depth 0", "book --interval nan", "book --at now --depth 3", "book X",
         "exchange --port 70000", "exchange --rate 0", "exchange --speed 2", "exchange --tape a.gz --product BTC-USD",
     ],
 )  # fmt: skip
