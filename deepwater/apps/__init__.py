@@ -1,5 +1,4 @@
-"""Applications on the library: a recorder of exchanges' market data, a maintainer of order books, a dashboard, and a
-local exchange to record from.
+"""Applications on the library: recorder, maintainer of order books, dashboard, and a local exchange to record from.
 
 Pipeline, left to right; a module imports only from modules to its left::
 
