@@ -2,9 +2,9 @@
 
 Left to right, a module imports only modules to its left::
 
-    failures output text -> cells times -> rows binary -> stream events query store -> tail -> replay upkeep rings
-    verify gaps feed_status -> status -> services demo -> options -> arguments_services arguments_store arguments_watch
-    arguments_data -> arguments -> entry
+    failures output text -> cells times code -> rows binary -> stream events query store -> tail -> trades replay upkeep
+    rings verify gaps feed_status -> status -> services demo -> options -> arguments_services arguments_store
+    arguments_watch arguments_data -> arguments -> entry
 
 Promises of every command
     - data goes to stdout, talk to stderr;

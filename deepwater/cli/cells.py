@@ -111,9 +111,12 @@ def quoted(text: str) -> str:
 
 
 def table_cells(layout: Layout, column: Column, values: Array) -> list[str]:
-    """Return cells for people: decimal points in line, long arrays cut; parameters as for `json_cells`."""
+    """Return cells for people: sides in words, decimal points in line, long arrays cut; as for `json_cells`."""
     if column.name in layout.clocks:
         return _times(values)
+    if column.name == "side" and column.kind == "char":
+        words = _sides(layout)
+        return _texts(values, lambda text: words.get(text) or _printable(text))
     if column.kind in ("char", "chars"):
         return _texts(values, _printable)
     if column.count is not None:
@@ -121,6 +124,12 @@ def table_cells(layout: Layout, column: Column, values: Array) -> list[str]:
         return [f"[{', '.join(items)}]" for items in few]
     texts = _plain(column, values)
     return _in_line(texts) if column.kind == "float" else texts
+
+
+def _sides(layout: Layout) -> dict[str, str]:
+    """Words for the sides: of a book (it has `qty`, a trade has `size`) they are bid and ask."""
+    is_book = "qty" in layout.names and "size" not in layout.names
+    return {"B": "bid" if is_book else "buy", "A": "ask", "S": "sell"}
 
 
 def _plain(column: Column, values: Array) -> list[str]:

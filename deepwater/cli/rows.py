@@ -24,6 +24,7 @@ TABLE_BLOCK_ROWS = 500
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 4 << 20
 _SHOWN_ROWS = 10
+_ABOUT = frozenset({"side", "price", "size", "qty"})
 
 Array = npt.NDArray[Any]
 Cells = Callable[[Layout, Column, Array], list[str]]
@@ -88,9 +89,11 @@ def write_json(window: Window, out: IO[bytes]) -> None:
 def for_people(layout: Layout, columns: Sequence[Column], clock: str) -> list[Column]:
     """Order columns nobody chose: the clock asked for, then what is no clock, then the other clocks.
 
-    The last are what a narrow terminal leaves out.
+    The last are what a narrow terminal leaves out. Of trades and levels what they are about comes first.
     """
-    return sorted(columns, key=lambda column: (column.name != clock, column.name in layout.clocks))
+    about = _ABOUT if _ABOUT & {column.name for column in columns} >= {"side", "price"} else frozenset()
+    return sorted(columns, key=lambda column: (
+        column.name != clock, column.name in layout.clocks, column.name not in about))  # fmt: skip
 
 
 def table_of(columns: Sequence[Column]) -> Table:

@@ -253,9 +253,9 @@ def test_no_row_is_an_answer_with_a_reason(
 def test_a_long_table_shows_its_ends(kept: Kept, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     out, said = run(capfdbinary, kept, "TICKS")
     lines = out.decode().splitlines()
-    ids = [line.split()[3] for line in lines[1:]]
+    ids = [line.split()[5] for line in lines[1:]]
     wanted = kept.ticks["trade_id"].tolist()
-    assert lines[0].split() == ["proc_us", "side", "good", "trade_id", "price", "size", "ev_us"]
+    assert lines[0].split() == ["proc_us", "side", "price", "size", "good", "trade_id", "ev_us"]
     assert ids == [*map(str, wanted[:10]), "...", *map(str, wanted[-10:])]
     assert one_line(said) == "5,000 rows, 20 shown (--limit N, or --format csv, for more)"
 
