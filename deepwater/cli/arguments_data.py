@@ -1,4 +1,4 @@
-"""Arguments of the commands that print records: query, trades, tail, head, replay."""
+"""Arguments of the commands that print records, or move them: query, trades, tail, head, replay, export, import."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from deepwater.cli.options import (
     command,
     feed_name,
     form,
+    json_flag,
     path,
     positive,
     row_count,
@@ -134,4 +135,53 @@ def _replay(commands: Any) -> None:
     base_path(parser)
 
 
-COMMANDS = (_query, _trades, _tail, _head, _replay)
+def _export(commands: Any) -> None:
+    parser = command(
+        commands, "export", "transfer:export", "write records of a feed to a file",
+        "deepwater export CB-TRADES-BTC-USD -o trades.parquet\n"
+        "deepwater export CB-L2-BTC-USD --start 2026-08-09 --columns proc_us,price -o l2.csv",
+        "Parquet, Arrow IPC (Feather 2), CSV or .npy, by --format or the ending of FILE,\n"
+        "which appears whole or not at all. Times are written as for query. What a file\n"
+        "of all columns holds, import makes the same feed of; of CSV and .npy say which\n"
+        "clock is the primary (--ts-col). Parquet and Arrow end at a time of 2^63-1.",
+    )  # fmt: skip
+    feed_name(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", type=path, required=True, help="- is stdout")
+    parser.add_argument("--format", choices=("parquet", "arrow", "csv", "npy"), help="default: by the ending of -o")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    time_range(parser, "back from the newest record, as 5m; or rows, as 1000")
+    choice_of_rows(parser)
+    base_path(parser)
+    json_flag(parser, "say what was written as a JSON object")
+
+
+def _import(commands: Any) -> None:
+    parser = command(
+        commands, "import", "transfer:import_", "append the records of a file to a feed",
+        "deepwater import trades.parquet TRADES\n"
+        "deepwater import ticks.csv.gz TICKS --ts-col time --dry-run\n"
+        "deepwater import glbx-mdp3-20240701.trades.dbn.zst ES-TRADES",
+        _IMPORT,
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", type=path)
+    feed_name(parser, "made if there is none")
+    parser.add_argument(
+        "--format", choices=("parquet", "arrow", "csv", "npy", "dbn"), help="default: by the ending of FILE"
+    )
+    parser.add_argument("--spec", metavar="SPEC.json", type=path, help="of a feed that is made (default: inferred)")
+    parser.add_argument("--ts-col", metavar="COLUMN", help="the clock, where several columns could be it")
+    parser.add_argument("--columns", metavar="A,B", type=columns, help="only these of the file")
+    parser.add_argument("--dry-run", action="store_true", help="check all of the file, write nothing")
+    base_path(parser)
+    json_flag(parser, "say what was imported, and the spec, as a JSON object")
+
+
+_IMPORT = """Parquet, Arrow IPC, CSV (.gz, .bz2 and .zst too), .npy, or Databento's DBN (mbo,
+trades, mbp-1, mbp-10, tbbo, bbo, ohlcv). The file is checked first and then
+written: a row that does not fit is named by row (from 1) and column, and nothing
+is imported. What breaks off the writing (a full disk, Ctrl-C) says how much of it
+is there. Columns are matched by name; times get names that end in _us. What is
+finer than a microsecond is cut, and said."""
+
+
+COMMANDS = (_query, _trades, _tail, _head, _replay, _export, _import)

@@ -63,10 +63,10 @@ def _json_numbers(column: Column, values: Array) -> list[str]:
     return ["null" if text in _NO_NUMBERS else text for text in texts]
 
 
-def _lists(column: Column, values: Array) -> list[str]:
-    """Give each row of an array column as a JSON list."""
+def _lists(column: Column, values: Array, numbers: Callable[[Column, Array], list[str]]) -> list[str]:
+    """Give each row of an array column as a list in brackets."""
     assert column.count is not None
-    flat = _json_numbers(column, values.reshape(-1))
+    flat = numbers(column, values.reshape(-1))
     n = column.count
     return [f"[{', '.join(flat[k : k + n])}]" for k in range(0, len(flat), n)]
 
@@ -85,7 +85,7 @@ def json_cells(layout: Layout, column: Column, values: Array) -> list[str]:
         return [f'"{text}"' for text in _times(values)]
     if column.kind in ("char", "chars"):
         return _texts(values, json.dumps)
-    return _lists(column, values) if column.count is not None else _json_numbers(column, values)
+    return _lists(column, values, _json_numbers) if column.count is not None else _json_numbers(column, values)
 
 
 def csv_cells(layout: Layout, column: Column, values: Array) -> list[str]:
@@ -95,7 +95,7 @@ def csv_cells(layout: Layout, column: Column, values: Array) -> list[str]:
     if column.kind in ("char", "chars"):
         return _texts(values, quoted)
     if column.count is not None:
-        return [quoted(text) for text in _lists(column, values)]
+        return [quoted(text) for text in _lists(column, values, _numbers)]
     return _numbers(column, values)
 
 

@@ -16,7 +16,7 @@ from deepwater.reader import Reader
 from deepwater.timestamps import MAX_US, Bounds, duration_us, format_us, guess_unit, resolve
 from deepwater.window import Coverage, Window
 
-__all__ = ["about_nothing", "bounds_of", "query", "read_call"]
+__all__ = ["about_nothing", "bounds_of", "query", "read_call", "window_of"]
 
 _PROG = "deepwater query"
 _ENDINGS = {
@@ -30,7 +30,7 @@ def query(args: argparse.Namespace) -> int:
     """Print or write the records of a time range. None is an answer too: exit code 0."""
     form = _form(args)
     with Platform(args.base_path) as dw, dw.create_reader(args.feed) as reader:
-        window, call = _window(reader, args)
+        window, call = window_of(reader, args, _PROG)
         if args.code:
             output.write(code.window_lines(dw.base_path, args.feed, call, columns=args.columns, limit=args.limit))
             return OK
@@ -70,7 +70,7 @@ def bounds_of(reader: Reader, args: argparse.Namespace, prog: str) -> Bounds:
             return resolve(times.as_time(args.start), times.as_time(args.end))
     if args.start is not None or args.end is not None:
         raise UsageError("--last counts back from the newest record: leave --start and --end out", prog)
-    with times.explained(_DURATIONS if prog == _PROG else times.DURATIONS):
+    with times.explained(times.DURATIONS if prog == "deepwater trades" else _DURATIONS):
         back = duration_us(args.last)
     newest = reader.coverage(args.clock)[1] if len(reader) else 0
     return Bounds(max(0, newest - back), newest)
@@ -85,14 +85,14 @@ def read_call(reader: Reader, bounds: Bounds, clock: str | None) -> str:
     return f"read({code.time(bounds.lo)}, {code.time(hi)}{named})"
 
 
-def _window(reader: Reader, args: argparse.Namespace) -> tuple[Window, str]:
+def window_of(reader: Reader, args: argparse.Namespace, prog: str) -> tuple[Window, str]:
     """Return what is asked for, and the call that gives it again."""
     is_rows = args.last is not None and re.fullmatch(r"[0-9]{1,18}", args.last)
     if is_rows and args.start is None and args.end is None:  # else it is refused below
         window = reader.read(last=int(args.last), clock=args.clock, columns=args.columns)
         first = window.position or 0
         return window, f"rows({first}, {first + len(window)})"
-    bounds = bounds_of(reader, args, _PROG)
+    bounds = bounds_of(reader, args, prog)
     window = reader.read(bounds.lo, bounds.hi, clock=args.clock, columns=args.columns)
     return window, read_call(reader, bounds, args.clock)
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepwater.cli import output
+from deepwater.cli.binary import Passed, as_it_is
 from deepwater.cli.cells import csv_cells, json_cells, table_cells
 from deepwater.cli.text import Table, count, terminal_width
 from deepwater.layout import Column, Layout
@@ -67,11 +68,11 @@ def json_text(layout: Layout, columns: Sequence[Column], records: Array, templat
     return "".join([template % cells for cells in texts(layout, columns, json_cells, records)]).encode()
 
 
-def write_csv(window: Window, out: IO[bytes]) -> None:
+def write_csv(window: Window, out: IO[bytes], passed: Passed = as_it_is) -> None:
     """Write a header line and a line for each record, UTF-8, ended by a line feed."""
     columns = _columns(window)
     out.write(csv_head(columns))
-    for records in window.arrays(block_rows(window.layout)):
+    for records in passed(window.arrays(block_rows(window.layout))):
         out.write(csv_text(window.layout, columns, records))
 
 
