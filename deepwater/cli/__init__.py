@@ -3,7 +3,7 @@
 Left to right, a module imports only modules to its left::
 
     failures output text -> cells times code -> binary -> rows -> stream events query store -> tail -> trades replay
-    upkeep rings schema gaps feed_status -> status -> progress -> verify transfer bench services demo -> options ->
+    upkeep rings schema gaps feed_status -> status -> progress -> verify transfer services demo -> bench -> options ->
     arguments_services arguments_store arguments_watch arguments_data arguments_care -> arguments -> completion -> entry
 
 Promises of every command

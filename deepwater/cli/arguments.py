@@ -101,7 +101,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
     parser.add_argument("--base-path", metavar="DIR", type=path, default=None, help="the store")
     parser.set_defaults(run=None, json=False)
-    commands = parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser)
+    commands = parser.add_subparsers(prog="deepwater", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser)
     groups = (arguments_services, arguments_data, arguments_store, arguments_watch, arguments_care)
     for add in (add for group in groups for add in group.COMMANDS):
         add(commands)

@@ -62,8 +62,8 @@ def _bench(commands: Any) -> None:
     parser = command(
         commands, "bench", "bench:bench", "measure this machine: writes, reads, as-of lookups",
         "deepwater bench\ndeepwater bench --scratch /data --records 5000000 --json",
-        "In a directory of its own, which is removed; beside each figure stands that of a\n"
-        "plain copy of the same memory (memcpy) in the same run. Medians of three rounds.",
+        "In a directory of its own, which is removed. memcpys is how many times as long\n"
+        "it takes as a plain copy of as many bytes in the same run. Medians of 3 rounds.",
     )  # fmt: skip
     text = "how many, of 64 bytes (default: 1000000)"
     parser.add_argument("--records", metavar="N", type=row_count, default=1_000_000, help=text)

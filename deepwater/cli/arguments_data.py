@@ -14,6 +14,7 @@ from deepwater.cli.options import (
     feed_name,
     form,
     json_flag,
+    one_of,
     path,
     positive,
     row_count,
@@ -147,7 +148,7 @@ def _export(commands: Any) -> None:
     )  # fmt: skip
     feed_name(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=path, required=True, help="- is stdout")
-    parser.add_argument("--format", choices=("parquet", "arrow", "csv", "npy"), help="default: by the ending of -o")
+    one_of(parser, "--format", ("parquet", "arrow", "csv", "npy"), "by the ending of -o")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     time_range(parser, "back from the newest record, as 5m; or rows, as 1000")
     choice_of_rows(parser)
@@ -165,9 +166,7 @@ def _import(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("file", metavar="FILE", type=path)
     feed_name(parser, "made if there is none")
-    parser.add_argument(
-        "--format", choices=("parquet", "arrow", "csv", "npy", "dbn"), help="default: by the ending of FILE"
-    )
+    one_of(parser, "--format", ("parquet", "arrow", "csv", "npy", "dbn"), "by the ending of FILE")
     parser.add_argument("--spec", metavar="SPEC.json", type=path, help="of a feed that is made (default: inferred)")
     parser.add_argument("--ts-col", metavar="COLUMN", help="the clock, where several columns could be it")
     parser.add_argument("--columns", metavar="A,B", type=columns, help="only these of the file")
@@ -177,11 +176,11 @@ def _import(commands: Any) -> None:
 
 
 _IMPORT = """Parquet, Arrow IPC, CSV (.gz, .bz2 and .zst too), .npy, or Databento's DBN (mbo,
-trades, mbp-1, mbp-10, tbbo, bbo, ohlcv). The file is checked first and then
-written: a row that does not fit is named by row (from 1) and column, and nothing
-is imported. What breaks off the writing (a full disk, Ctrl-C) says how much of it
-is there. Columns are matched by name; times get names that end in _us. What is
-finer than a microsecond is cut, and said."""
+trades, mbp-1, mbp-10, tbbo, bbo, ohlcv). The file is checked first and
+then written: a row that does not fit is named by row (from 1) and column, and
+nothing is imported. What breaks off the writing (a full disk, Ctrl-C) says how
+much of it is there. Columns are matched by name; times get names that end in
+_us. What is finer than a microsecond is cut, and said."""
 
 
 COMMANDS = (_query, _trades, _tail, _head, _replay, _export, _import)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deepwater.cli.options import base_path, command, feed_name, json_flag, size
+from deepwater.cli.options import base_path, command, feed_name, json_flag, one_of, path, size
 
 __all__ = ["COMMANDS"]
 
@@ -17,7 +17,7 @@ def _create(commands: Any) -> None:
         "A feed that exists with the same layout stays as it is.",
     )  # fmt: skip
     parser.add_argument("file", metavar="SPEC.json", nargs="?", help="the spec, a JSON file; - is stdin")
-    parser.add_argument("--spec", metavar="FILE", help="the same, by name")
+    parser.add_argument("--spec", metavar="SPEC.json", type=path, help="the same, by name")
     parser.add_argument("--name", metavar="FEED", help="instead of the spec's feed_name")
     parser.add_argument("--update", action="store_true", help="give a feed that exists the spec's settings")
     base_path(parser)
@@ -53,7 +53,7 @@ def _schema(commands: Any) -> None:
     )  # fmt: skip
     feed_name(parser)
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--format", choices=("json", "python", "arrow"), default="json", help="default: json")
+    one_of(how, "--format", ("json", "python", "arrow"), "json", "json")
     json_flag(how, "= --format json")
     base_path(parser)
 

@@ -97,9 +97,17 @@ def _of(parser: argparse.ArgumentParser, before: list[str], begun: str) -> Itera
     if begun.startswith("-"):
         yield from (text for text, action in options.items() if action.help != argparse.SUPPRESS)
         return
-    for action in parser._actions:
-        if not action.option_strings:
-            yield from _values(action, before)
+    places = [action for action in parser._actions if not action.option_strings]
+    place = _places_taken(before, options)
+    if places and (place < len(places) or places[-1].nargs in ("*", "+")):
+        yield from _values(places[min(place, len(places) - 1)], before)
+
+
+def _places_taken(before: list[str], options: dict[str, argparse.Action]) -> int:
+    """Return how many of the words after the command are neither options nor their values."""
+    words = before[before.index(arguments.command_in(before) or "") + 1 :]
+    asks = [word in options and options[word].nargs != 0 for word in ["", *words]]
+    return sum(not word.startswith("-") and not asked for word, asked in zip(words, asks, strict=False))
 
 
 def _values(action: argparse.Action, before: list[str]) -> Iterator[str]:

@@ -14,7 +14,8 @@ from deepwater.cli.failures import UsageError
 
 __all__ = [
     "FORMATS", "Parser", "Version", "base_path", "choice_of_rows", "code_flag", "columns", "command", "feed_name",
-    "form", "jobs", "json_flag", "path", "port", "positive", "row_count", "seconds", "size", "time_range", "waiting",
+    "form", "jobs", "json_flag", "one_of", "path", "port", "positive", "row_count", "seconds", "size", "time_range",
+    "waiting",
 ]  # fmt: skip
 
 FORMATS = ("table", "csv", "json", "parquet", "arrow")
@@ -207,9 +208,15 @@ def waiting(parser: Any, flag: str, text: str) -> None:
 def form(parser: Any, formats: tuple[str, ...], json_text: str, default: str | None = "table") -> Any:
     """Add ``--format`` and ``--json``; return the group, of whose options there may be one."""
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--format", choices=formats, default=default, help=f"default: {default or 'by the ending of -o'}")
+    one_of(how, "--format", formats, default or "by the ending of -o, else table", default)
     json_flag(how, json_text)
     return how
+
+
+def one_of(parser: Any, name: str, choices: tuple[str, ...], said: str, default: str | None = None) -> None:
+    """Add an option that takes one of some words; the help names them, and `said`, the default."""
+    text = f"{', '.join(choices[:-1])} or {choices[-1]} (default: {said})"
+    parser.add_argument(name, metavar="FORM", choices=choices, default=default, help=text)
 
 
 def code_flag(how: Any) -> None:

@@ -24,6 +24,9 @@ def rings(args: argparse.Namespace) -> int:
     orphans = [entry for entry in entries if entry["orphan"]]
     if args.what == "clean" and (args.all or args.base_path is not None):
         return _clean(orphans, args.json)
+    if args.what == "clean" and args.json:
+        put_json({"removed": 0, "orphans": orphans})
+        return FAILED if orphans else OK
     is_list = args.what == "list"
     shown = [entry for entry in entries if entry["kind"] == "ring"] if is_list else orphans
     if args.json:

@@ -12,7 +12,7 @@ from typing import NoReturn
 from deepwater.cli import code, output, times
 from deepwater.cli.failures import OK, UsageError
 from deepwater.cli.query import about_nothing, bounds_of, read_call
-from deepwater.cli.store import feed_row, feed_table
+from deepwater.cli.store import feed_row, feed_table, no_room
 from deepwater.cli.tail import check_waiting, follow, is_json, show
 from deepwater.cli.text import clock_span, count
 from deepwater.errors import FeedNotFoundError
@@ -90,7 +90,9 @@ def _feed(dw: Platform, args: argparse.Namespace) -> str:
 def _which(dw: Platform, names: list[str], args: argparse.Namespace) -> NoReturn:
     """Show the feeds of trades that there are, and ask which is meant."""
     if not is_json(args):
-        output.write("\n".join(feed_table([feed_row(dw, name) for name in names])[0]) + "\n")
+        lines, left_out = feed_table([feed_row(dw, name) for name in names])
+        output.write("\n".join(lines) + "\n")
+        no_room(left_out)
     raise UsageError(f"of which product? {', '.join(names)}: add --product or --feed", _PROG)
 
 
