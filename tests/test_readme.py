@@ -35,6 +35,7 @@ assert then.valid and not then.crossed
 assert not late.valid and late.reason == "gap before position 4: reconnect" and late.best_ask == 65083.5
 assert rows["valid"].tolist() == [False, True, True, False] and rows["bid_px"][1].tolist() == [65083.0, 65082.5]
 assert kept.best_bid == (65082.5, 2.0) and kept.reason == late.reason
+assert loaded.records == len(trades) > 0 and loaded.created and "ts_us" in loaded.names
 dw.delete_feed("QUOTES")
 dw.delete_feed("TAPE")
 """
