@@ -12,6 +12,7 @@ one before, and how many records that concerned is counted: `Platform.write` wou
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +58,7 @@ class Loaded:
     records : int
         How many were written (or would be).
     first : int or None
-        Position of the first one.
+        Position of the first one, where some were written.
     cut : dict of str to int
         For each clock how many of its times had a part below a microsecond.
     notes : list of str
@@ -267,26 +268,38 @@ def _check(source: Source, layout: Layout, found: Loaded, progress: Progress | N
 def _write(platform: Platform, source: Source, layout: Layout, found: Loaded, progress: Progress | None) -> None:
     if found.created:
         platform.create_feed(found.spec)
-    written, done = 0, False
+    base: int | None = None
+    done = False
     try:
         with platform.create_writer(found.feed) as writer:
-            packer, again = Packer(layout), Loaded(**{**_parts(found), "cut": {}})
+            base = _end(platform, found.feed)
+            packer, again = Packer(layout), dataclasses.replace(found, cut={})
             for batch in source.batches():
-                records = _packed(source, batch, packer, again)
-                for piece in _pieces(records, found.spec):
-                    position = int(writer.write_batch(piece))
-                    found.first = position if found.first is None else found.first
-                    written += len(piece)
+                for piece in _pieces(_packed(source, batch, packer, again), found.spec):
+                    writer.write_batch(piece)
                 if progress is not None:
                     progress("writing", batch.done, source.total, source.unit)
             writer.flush()
-        done = True
+        found.first, done = base, True
     except BaseException as error:  # Ctrl-C too: what is there is said
-        error.add_note(_left(found, written))
+        error.add_note(_left(platform, found, base))
         raise
     finally:
         if not done and found.created:
             platform.delete_feed(found.feed)
+
+
+def _end(platform: Platform, feed: str) -> int:
+    with platform.create_reader(feed) as reader:
+        return int(reader.end)
+
+
+def _left(platform: Platform, found: Loaded, base: int | None) -> str:
+    """Say how much of a file is in a feed; the feed is asked: an interrupt may come between a write and its return."""
+    written = 0 if base is None or found.created else _end(platform, found.feed) - base
+    if base is None or not written:
+        return f"nothing of it is in feed {found.feed!r}"
+    return f"{written} records of it are in feed {found.feed!r}, positions {base} to {base + written - 1}"
 
 
 def _pieces(records: Array, spec: FeedSpec) -> Iterator[Array]:
@@ -294,14 +307,3 @@ def _pieces(records: Array, spec: FeedSpec) -> Iterator[Array]:
     ring = max(1, spec.settings.chunk_size_bytes // spec.record_size // 2)
     most = len(records) if spec.settings.persist else ring
     return (records[at : at + most] for at in range(0, len(records), max(1, most)))
-
-
-def _parts(found: Loaded) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in Loaded.__slots__}
-
-
-def _left(found: Loaded, written: int) -> str:
-    if found.created or not written:
-        return f"nothing of it is in feed {found.feed!r}"
-    first = found.first or 0
-    return f"{written} records of it are in feed {found.feed!r}, positions {first} to {first + written - 1}"

@@ -30,7 +30,7 @@ from deepwater.check import (
     feed_names,
     open_store,
     store_bytes,
-)  # fmt: skip
+)
 from deepwater.check_feed import layout_bytes, walk
 from deepwater.checksums import sums_name
 from deepwater.chunk import chunk_name

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather, ipc
 
-from deepwater import Platform
+from deepwater import Platform, csvfile
 from deepwater.errors import FeedLockedError, RecordError, SchemaError, SchemaMismatchError, StorageFullError
 from deepwater.load import load, open_source
 from deepwater.writer import Writer
@@ -114,9 +114,12 @@ def test_tables_come_in_as_they_are(form: str, tmp_path: Path, tmp_store: Path) 
     assert np.array_equal(got["n"], frame["n"]) and np.array_equal(got["ok"], frame["ok"])
 
 
-def test_what_types_csv_has_is_found_out_from_all_of_it(tmp_path: Path, tmp_store: Path) -> None:
-    """The last of many rows decides."""
-    text = "time,a,b,c,d,e,f\n" + f"{2026}-08-09T00:00:00Z,1,1,1,true,x,nan\n" * 200_000
+def test_what_types_csv_has_is_found_out_from_all_of_it(
+    tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of many rows decides, blocks after the first."""
+    monkeypatch.setattr(csvfile, "_BLOCK_BYTES", 1 << 16)
+    text = "time,a,b,c,d,e,f\n" + "2026-08-09T00:00:00Z,1,1,1,true,x,nan\n" * 20_000
     text += f"2026-08-10,-1,{2**64 - 1},1.5,false,twelve bytes,2\n"
     with Platform(tmp_store) as dw:
         found = load(dw, csv(tmp_path / "a.csv", text), "T")
@@ -125,7 +128,7 @@ def test_what_types_csv_has_is_found_out_from_all_of_it(tmp_path: Path, tmp_stor
     del types["_"]
     assert types == {"time_us": "uint64", "a": "int64", "b": "uint64", "c": "float64", "d": "bool", "e": "char[16]",
                      "f": "float64"}  # fmt: skip
-    assert len(got) == 200_001 and got[-1].tolist()[1:6] == (-1, 2**64 - 1, 1.5, False, b"twelve bytes")
+    assert len(got) == 20_001 and got[-1].tolist()[1:6] == (-1, 2**64 - 1, 1.5, False, b"twelve bytes")
     assert math.isnan(got["f"][0]) and found.inferred == "the columns of the file"
 
 
@@ -251,14 +254,15 @@ def test_a_bad_row_of_csv_is_named_and_nothing_is_written(what: str, tmp_path: P
         assert len(records_of(dw, "T")) == 0
 
 
-def test_a_bad_row_after_many_good_ones(tmp_path: Path, tmp_store: Path) -> None:
-    text = "t_us,px\n" + "".join(f"{US + k},1.5\n" for k in range(700_000)) + f"{US},x\n"
+def test_a_bad_row_after_many_good_ones(tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csvfile, "_BLOCK_BYTES", 1 << 16)
+    text = "t_us,px\n" + "".join(f"{US + k},1.5\n" for k in range(50_000)) + f"{US},x\n"
     spec = {**SPEC, "fields": [SPEC["fields"][0], {"name": "px", "type": "float64"}]}
     with Platform(tmp_store) as dw:
         dw.create_feed(spec)
-        with pytest.raises(RecordError, match="row 700001, column 'px': 'x' is no float64") as caught:
+        with pytest.raises(RecordError, match="row 50001, column 'px': 'x' is no float64") as caught:
             load(dw, csv(tmp_path / "bad.csv", text), "T")
-        assert (caught.value.row, caught.value.column) == (700_001, "px")
+        assert (caught.value.row, caught.value.column) == (50_001, "px")
         assert len(records_of(dw, "T")) == 0
 
 
@@ -398,10 +402,13 @@ def test_a_ring_takes_a_file_in_pieces(tmp_path: Path, tmp_store: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "npy", "parquet"])
-def test_memory_is_bounded_whatever_the_length(form: str, tmp_path: Path) -> None:
+def test_memory_is_bounded_whatever_the_length(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pass over a file takes no more for four times the rows."""
+    monkeypatch.setattr(csvfile, "_BLOCK_BYTES", 1 << 17)
     peaks = []
-    for rows in (300_000, 1_200_000):
+    for rows in (200_000, 800_000):
         path = tmp_path / f"{rows}.{form}"
         array = np.zeros(rows, [("t_us", "u8"), ("px", "f8"), ("qty", "f8")])
         table = pa.table({name: array[name] for name in array.dtype.names or ()})

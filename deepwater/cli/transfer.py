@@ -128,5 +128,7 @@ def _about(found: Loaded, dry_run: bool) -> str:
         made = "; the feed would be made" if found.created else ""
         return f"{found.path}: {records} would be imported into {found.feed}{made}; nothing was written (--dry-run)"
     made = ", which was made" if found.created else ""
-    where = f", positions {found.first:,} to {found.first + found.records - 1:,}" if found.first is not None else ""
+    where = ""
+    if found.records and found.first is not None:
+        where = f", positions {found.first:,} to {found.first + found.records - 1:,}"
     return f"{found.path}: {records} imported into {found.feed}{made}{where}"

@@ -196,7 +196,7 @@ def test_json_is_json_and_nothing_else(name: str, words_of: Any, capfd: pytest.C
         assert isinstance(json.loads(out), (dict, list))
 
 
-TABLES = ["feeds", "status", "gaps", "snapshots", "query", "trades", "tail", "head", "replay", "bench", "import"]
+TABLES = ["feeds", "status", "gaps", "snapshots", "query", "trades", "tail", "head", "replay", "import"]
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -73,7 +73,7 @@ def test_bench_measures_and_leaves_nothing(tmp_path: Path, capfd: pytest.Capture
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_bench_cleans_up_when_it_is_ended(number: signal.Signals, tmp_path: Path) -> None:
-    with started("bench", "--records", 3_000_000, "--scratch", tmp_path) as process:
+    with started("bench", "--records", 600_000, "--scratch", tmp_path) as process:
         while not list(tmp_path.glob("*/data/BENCH/chunk_00000001.bin")) and process.poll() is None:
             pass
         process.send_signal(number)

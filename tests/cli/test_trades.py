@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from cli_kit import ROOT, START_US, deepwater, first_line, one_line, started
+from cli_kit import ROOT, START_US, first_line, one_line, started
 
 from deepwater import Platform, cli
 from deepwater.timestamps import format_us, now_us
@@ -174,9 +174,11 @@ def test_without_any_there_is_nothing_to_show(tmp_store: Path, capfd: pytest.Cap
     ["--product A --feed B", "-f --end now", "-f --clock ev_us", "--timeout 3", "--last 5m --start now",
      "--code --format csv", "--limit x", "--start"],
 )  # fmt: skip
-def test_what_makes_no_sense_is_one_line(line: str, one: tuple[Path, npt.NDArray[Any]]) -> None:
-    words = ["trades", *line.split(), "--base-path", one[0]]
-    assert one_line(deepwater(*words, code=2).stderr).startswith("deepwater trades: error: ")
+def test_what_makes_no_sense_is_one_line(
+    line: str, one: tuple[Path, npt.NDArray[Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["trades", "--base-path", str(one[0]), *line.split()]) == 2
+    assert one_line(capfd.readouterr().err).startswith("deepwater trades: error: ")
 
 
 @pytest.mark.parametrize("word", ["soon", "1969", "2026-02-30", "25:00", "1786253022"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from cli_kit import ODD_SPEC, START_US, TICKS_SPEC, Kept, deepwater, make_ticks, one_line, started
+from cli_kit import ODD_SPEC, START_US, TICKS_SPEC, Kept, make_ticks, one_line, started
 from pyarrow import feather, ipc
 
 from deepwater import Platform, cli
@@ -115,16 +115,17 @@ def test_times_and_columns(ending: str, kept: Kept, tmp_path: Path, capfd: pytes
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "csv", "npy"])
-def test_stdout_takes_it_too(form: str, kept: Kept) -> None:
+def test_stdout_takes_it_too(form: str, kept: Kept, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     import io
 
-    done = deepwater("export", "TICKS", "-o", "-", "--format", form, "--base-path", kept.path, text=False)
+    assert cli.main(["export", "TICKS", "-o", "-", "--format", form, "--base-path", str(kept.path)]) == 0
+    out, said = capfdbinary.readouterr()
     read = {
         "parquet": lambda data: pq.read_table(io.BytesIO(data)).num_rows, "csv": lambda data: data.count(b"\n") - 1,
         "npy": lambda data: len(np.load(io.BytesIO(data))),
         "arrow": lambda data: ipc.open_stream(data).read_all().num_rows,
     }  # fmt: skip
-    assert read[form](done.stdout) == 5000 and done.stderr == ""
+    assert read[form](out) == 5000 and said == b""
 
 
 # --- whole or not at all ---------------------------------------------------------------------------------
@@ -236,10 +237,13 @@ def test_nothing_to_export_says_why(kept: Kept, tmp_path: Path, capfd: pytest.Ca
      "export TICKS -o a.csv --last 5m --start now", "export TICKS -o a.csv --format json", "export -o a.csv",
      "import", "import a.csv", "import a.csv T --format xml", "import a.csv T --dry", "import '' T"],
 )  # fmt: skip
-def test_a_wrong_command_line_is_one_line(line: str, kept: Kept, tmp_path: Path) -> None:
-    words = [word.strip("'") for word in line.split()]
-    done = deepwater(*words, env={"DEEPWATER_HOME": str(kept.path)}, cwd=tmp_path, code=2)
-    assert "--help)" in one_line(done.stderr) and not list(tmp_path.iterdir())
+def test_a_wrong_command_line_is_one_line(
+    line: str, kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEEPWATER_HOME", str(kept.path))
+    said = run(capfd, *(word.strip("'") for word in line.split()), code=2)[1]
+    assert "--help)" in one_line(said) and not list(tmp_path.iterdir())
 
 
 def test_there_is_a_bar_on_a_terminal_and_none_elsewhere(kept: Kept, tmp_path: Path) -> None:
@@ -283,7 +287,7 @@ def test_memory_is_bounded_whatever_the_length(tmp_store: Path, tmp_path: Path) 
         dw.create_feed({**TICKS_SPEC, "chunk_size_bytes": 1 << 24})
         with dw["TICKS"] as reader, dw.create_writer("TICKS") as writer:
             peaks = []
-            for rows in (200_000, 600_000):
+            for rows in (150_000, 300_000):
                 writer.write_batch(make_ticks(reader.dtype, rows))
                 window = reader.rows(0, 1 << 40)
                 for write in (binary.write_npy, binary.write_parquet):
@@ -292,6 +296,6 @@ def test_memory_is_bounded_whatever_the_length(tmp_store: Path, tmp_path: Path) 
                         write(window, out)
                         peaks.append(tracemalloc.get_traced_memory()[1])
                         tracemalloc.stop()
-    assert max(peaks[2:]) < 2 * max(peaks[:2]), peaks
+    assert max(peaks[2:]) < 1.5 * max(peaks[:2]), peaks
 
 
