@@ -16,6 +16,7 @@ share one rule for text and one way to gather.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -554,7 +555,8 @@ def decompressed(path: str, compression: str) -> Any:
     """
     import pyarrow as pa
 
-    return pa.input_stream(path, compression=compression)
+    # As bytes: a name need not be UTF-8.
+    return pa.input_stream(pa.OSFile(os.fsencode(path), "rb"), compression=compression)
 
 
 def write(

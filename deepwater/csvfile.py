@@ -11,6 +11,7 @@ A file whose name ends in .gz, .bz2 or .zst is decompressed on the way. It knows
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,7 @@ class _Opened:
     def __init__(self, path: str, names: tuple[str, ...]) -> None:
         import pyarrow as pa
 
-        self._file = pa.OSFile(path, "rb")
+        self._file = pa.OSFile(os.fsencode(path), "rb")
         self._names = names
         ending = path.rpartition(".")[2].lower()
         codec = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}.get(ending)

@@ -204,7 +204,7 @@ class ArrowSource(Source):
         import pyarrow as pa
         from pyarrow import ipc, parquet
 
-        with pa.OSFile(self.path, "rb") as file:
+        with pa.OSFile(os.fsencode(self.path), "rb") as file:
             if self.form == "parquet":
                 with parquet.ParquetFile(file, pre_buffer=False) as table:
                     yield table.schema_arrow, table.metadata.num_rows, lambda: table.iter_batches(BATCH_ROWS)

@@ -177,6 +177,11 @@ def test_what_is_no_such_file_is_an_error_that_says_so(what: str, packed: bool, 
     assert why in str(caught.value) and "bad.dbn" in str(caught.value)
 
 
+def test_a_name_need_not_be_utf_8(tmp_path: Path) -> None:
+    found = source(tmp_path / "\udcff.dbn.zst", pa.compress(GOOD, "zstd", asbytes=True))
+    assert columns(found)["sequence"].tolist() == [0, 1]
+
+
 def test_a_cut_or_damaged_zstd_is_an_error(tmp_path: Path) -> None:
     packed = pa.compress(metadata() + b"".join(map(trade, range(500))), "zstd", asbytes=True)
     for data in (packed[: len(packed) // 2], packed[:30] + b"\xff" * 9 + packed[39:]):

@@ -142,6 +142,21 @@ def test_compressed_csv(ending: str, tmp_path: Path, tmp_store: Path) -> None:
         assert load(dw, str(path), "T", spec=SPEC).records == 5000
 
 
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "parquet", "npy"])
+def test_a_name_need_not_be_utf_8(form: str, tmp_path: Path, tmp_store: Path) -> None:
+    path = tmp_path / f"\udcff.{form}"
+    if form == "npy":
+        np.save(tmp_path / "a.npy", np.zeros(3, [("t_us", "u8")]))
+    elif form == "parquet":
+        pq.write_table(pa.table({"t_us": [1, 2, 3]}), tmp_path / "a.parquet")
+    else:
+        with pa.output_stream(str(tmp_path / f"a.{form}"), compression="detect") as out:
+            out.write(b"t_us\n1\n2\n3\n")
+    (tmp_path / f"a.{form}").rename(path)
+    with Platform(tmp_store) as dw:
+        assert load(dw, str(path), "T").records == 3
+
+
 def test_columns_and_names(tmp_path: Path, tmp_store: Path) -> None:
     path = csv(tmp_path / "a.csv", "ev,extra,ts,px\n2026-01-01,7,2026-01-02,1.5\n")
     with Platform(tmp_store) as dw:

@@ -291,6 +291,9 @@ def test_any_encoding_of_the_terminal_will_do(encoding: str, kept: Kept) -> None
         ["tail", "ODD", "-f", "--limit", "6"],
         ["replay", "TICKS", "ODD", "--limit", "300"],
         ["replay", "ODD"],
+        ["trades", "--feed", "TICKS"],
+        ["head", "ODD"],
+        ["snapshots", "TICKS"],
     ],
 )
 def test_any_width_of_the_terminal_will_do(

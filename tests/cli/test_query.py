@@ -247,6 +247,22 @@ def test_no_row_is_an_answer_with_a_reason(
     assert out.split()[0] == "proc_us" and out.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--last", "7"], ["--last", "1s"], ["--start", "2026-08-09T05:23:43", "--end", "2026-08-09T05:23:44"],
+     ["--clock", "ev_us", "--start", "2026-08-09T05:23:43", "--limit", "9"],
+     ["--columns", "price,trade_id", "--last", "1s"], ["--start", "now"], ["--start", "2027", "--end", "2026"]],
+)  # fmt: skip
+def test_the_code_hands_out_what_the_command_prints(
+    words: list[str], kept: Kept, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    out, _ = run(capfdbinary, kept, "TICKS", *words, "--format", "csv", "--columns", "trade_id")
+    names: dict[str, Any] = {}
+    exec(run(capfdbinary, kept, "TICKS", *words, "--code")[0].decode(), names)
+    assert list(map(str, names["window"]["trade_id"].tolist())) == out.decode().split()[1:]
+    names["dw"].close()
+
+
 # --- the table -------------------------------------------------------------------------------------------
 
 
