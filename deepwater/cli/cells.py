@@ -127,8 +127,8 @@ def table_cells(layout: Layout, column: Column, values: Array) -> list[str]:
 
 
 def _sides(layout: Layout) -> dict[str, str]:
-    """Words for the sides: of a book (it has `qty`, a trade has `size`) they are bid and ask."""
-    is_book = "qty" in layout.names and "size" not in layout.names
+    """Words for the sides: of a book (it has `qty` or `action`, a trade has `size` alone) they are bid and ask."""
+    is_book = "action" in layout.names or ("qty" in layout.names and "size" not in layout.names)
     return {"B": "bid" if is_book else "buy", "A": "ask", "S": "sell"}
 
 

@@ -434,3 +434,27 @@ def test_the_code_of_a_tail_follows(words: list[str], kept: Kept, capfd: pytest.
 def test_no_byte_of_a_record_acts_on_the_terminal(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
     lines, _ = run(capfd, kept, "ODD")
     assert len(lines) == 7 and not any("\x1b" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["size"], ["buy", "sell", "ask", "U"]),
+        (["qty"], ["bid", "sell", "ask", "U"]),
+        (["size", "action"], ["bid", "sell", "ask", "U"]),
+    ],
+)
+def test_sides_are_words_of_trades_or_of_books(
+    more: list[str], words: list[str], tmp_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fields = [("t_us", "uint64"), ("side", "char"), ("_", "_7"), *((name, "float64") for name in more)]
+    spec = {"feed_name": "S", "ts_col": "t_us", "fields": [{"name": name, "type": type_} for name, type_ in fields]}
+    with Platform(tmp_store) as dw:
+        dw.create_feed(spec)
+        with dw.create_writer("S") as writer:
+            for side in "BSAU":
+                writer.write_values(START_US, side, *[1.0] * len(more))
+    assert cli.main(["tail", "S", "--columns", "side", "--base-path", str(tmp_store)]) == 0
+    assert capfd.readouterr().out.split() == ["side", *words]
+    assert cli.main(["tail", "S", "--columns", "side", "--format", "csv", "--base-path", str(tmp_store)]) == 0
+    assert capfd.readouterr().out.split() == ["side", *"BSAU"]  # data is as it is stored
