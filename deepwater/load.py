@@ -162,6 +162,8 @@ def load(
     wanted, inferred = _spec(platform, source, feed, spec, ts_col, chosen, exists)
     layout = Layout.compile(wanted)
     found = Loaded(path, source.form, feed, wanted, not exists, inferred, _matched(source, layout, chosen))
+    if exists and not dry_run:
+        platform.create_writer(feed).close()  # that somebody writes it is said before a long file is read
     _check(source, layout, found, progress)
     if not dry_run:
         _write(platform, source, layout, found, progress)

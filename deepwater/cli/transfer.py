@@ -13,7 +13,7 @@ from deepwater.cli.progress import Bar
 from deepwater.cli.query import about_nothing, window_of
 from deepwater.cli.store import put_json
 from deepwater.cli.text import Table, amount, count, terminal_width
-from deepwater.errors import RecordError
+from deepwater.errors import RecordError, SchemaError
 from deepwater.load import Loaded, form_of, load
 from deepwater.platform import Platform
 from deepwater.window import Window
@@ -95,6 +95,8 @@ def import_(args: argparse.Namespace) -> int:
             if error.parts.get("path") is None:
                 raise RecordError(f"{args.file}: {error.message}", **error.parts) from error
             raise
+        except SchemaError as error:
+            raise type(error)(error.message.replace("pass ts_col=", "say --ts-col"), **error.parts) from error
     if args.json:
         put_json(found.to_json() | {"dry_run": args.dry_run})
         return OK

@@ -210,6 +210,12 @@ def test_what_was_inferred_and_cut_is_said(
     assert about["spec"]["fields"][1] == {"name": "side", "type": "char"}
 
 
+def test_which_clock_is_asked_for(kept: Kept, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(capfd, "export", "TICKS", "-o", tmp_path / "a.csv", "--base-path", kept.path)
+    said = run(capfd, "import", tmp_path / "a.csv", "T", "--base-path", tmp_path / "store", code=1)[1]
+    assert one_line(said).endswith("which column is the clock? Candidates: proc_us, ev_us; say --ts-col")
+
+
 def test_a_dbn_file(tmp_store: Path, shared_data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (path,) = (shared_data / "dbn/nautilus").glob("futures_trades*.zst")
     out, said = run(capfd, "import", path, "ESNQ", "--base-path", tmp_store)
