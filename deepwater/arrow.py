@@ -16,6 +16,7 @@ share one rule for text and one way to gather.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -37,6 +38,8 @@ Dictionaries = dict[str, list[int]]
 Runs = Iterable[tuple[int, Iterable[Array]]]
 """For each batch how many records it has, and the arrays that hold them."""
 
+LAYOUT_KEY = b"deepwater.layout"
+"""Under this key the metadata of a schema holds the layout of whole records (`Layout.to_bytes`)."""
 _BLOCK_BYTES = 1 << 18  # of records: a block stays in the second-level cache while its columns are taken
 _FEW = 8
 _MAX_TEXT = 65_536  # bytes; no record is longer
@@ -552,18 +555,26 @@ def decompressed(path: str, compression: str) -> Any:
     """
     import pyarrow as pa
 
-    return pa.input_stream(path, compression=compression)
+    # As bytes: a name need not be UTF-8.
+    return pa.input_stream(pa.OSFile(os.fsencode(path), "rb"), compression=compression)
 
 
-def write(out: IO[bytes], form: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+def write(
+    out: IO[bytes], form: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], layout: Layout | None = None
+) -> None:
     """Write batches to a binary file as they come.
 
     Parameters
     ----------
     form : {"parquet", "file", "stream"}
         Parquet, a row group a batch; or Arrow IPC, as a file (Feather 2) or as a stream.
+    layout : Layout, optional
+        Of whole records: it is kept in the file, for who makes a feed of it.
     """
     from pyarrow import ipc, parquet
+
+    if layout is not None:
+        schema = schema.with_metadata({**(schema.metadata or {}), LAYOUT_KEY: layout.to_bytes()})
 
     opened: dict[str, Any] = {"parquet": parquet.ParquetWriter, "file": ipc.new_file, "stream": ipc.new_stream}
     with opened[form](out, schema) as writer:

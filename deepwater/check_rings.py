@@ -11,6 +11,7 @@ from deepwater.findings import Findings
 from deepwater.rawfile import RawFile, check_access, check_header
 from deepwater.ring_files import ABOUT, WAKE, SharedPlace, parse_ring_name
 
+_CLEAN = "deepwater rings clean with the --base-path of this store"
 _FEED_HALF = 8
 
 
@@ -32,7 +33,7 @@ def check_rings(out: Findings, base: Directory, data: Directory, store_id: bytes
             if name == ABOUT or name.startswith(TEMPORARY):
                 continue
             if feed not in feeds and directory.exists(name):
-                out.warning("orphan", directory.name_of(name), "its feed is gone", way_out="deepwater rings clean")
+                out.warning("orphan", directory.name_of(name), "its feed is gone", way_out=_CLEAN)
             elif ring is not None:
                 _check_ring(out, directory, data, name, *ring)
 
@@ -45,7 +46,7 @@ def _check_ring(out: Findings, directory: Directory, data: Directory, name: str,
             check_access(out, file.path, file.info)
             identity = fmt.parse_identity(file.read(0, fmt.IDENTITY_SIZE), file.path)
             if identity.ids.incarnation[:_FEED_HALF] != about.ids.incarnation[:_FEED_HALF]:
-                out.warning("orphan", file.path, "of another life of its feed", way_out="deepwater rings clean")
+                out.warning("orphan", file.path, "of another life of its feed", way_out=_CLEAN)
                 return
             ids = about.ids._replace(incarnation=identity.ids.incarnation)
             check_header(out, file, fmt.RING, ids, ring_id, static_of(about.layout))

@@ -10,7 +10,7 @@ It knows nothing of feeds and settings, and of values only how wide text is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -129,8 +129,11 @@ def _no_type(name: object, found: object) -> SchemaError:
 # --- Arrow ---------------------------------------------------------------------------------------------
 
 
-def arrow_columns(data: Any) -> Columns:
-    """Return the columns of an Arrow schema or table; of a table the width of text is measured."""
+def arrow_columns(data: Any, widths: Mapping[str, int] | None = None) -> Columns:
+    """Return the columns of an Arrow schema or table; of a table the width of text is measured.
+
+    `widths` has those of text that was measured elsewhere, in bytes, by name.
+    """
     if hasattr(data, "to_arrow"):
         data = data.to_arrow()
     schema = getattr(data, "schema", data)
@@ -140,8 +143,9 @@ def arrow_columns(data: Any) -> Columns:
     columns = []
     for i, name in enumerate(schema.names):
         text = str(schema.field(i).type)
-        values = table.column(i).unique().to_pylist() if table is not None and _is_text(text) else None
-        columns.append((name, _arrow_type(text, name, values)))
+        values = table.column(i).unique().to_pylist() if table is not None and is_text(text) else None
+        width = (widths or {}).get(name)
+        columns.append((name, _arrow_type(text, name, values) if width is None else text_of_width(width)))
     return columns
 
 
@@ -149,7 +153,8 @@ _ARROW = {"halffloat": "float16", "float": "float32", "double": "float64", "bool
 _TEXTS = r"(large_)?(string|utf8|binary)(_view)?"
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether an Arrow type, as `str` shows it, is text, perhaps in a dictionary."""
     return re.fullmatch(rf"{_TEXTS}|dictionary<values={_TEXTS},.*", text) is not None
 
 
@@ -161,7 +166,7 @@ def _arrow_type(text: str, name: str, values: list[Any] | None) -> str:
         return f"{_ARROW.get(match[1], match[1])}[{match[2]}]"
     if match := re.fullmatch(r"fixed_size_binary\[(\d+)\]", text):
         return f"char[{match[1]}]"
-    if _is_text(text):
+    if is_text(text):
         if values is not None:
             return _text_type(values, name)
         if text.startswith("dictionary<"):
@@ -196,7 +201,7 @@ def _series_type(values: Any, name: str) -> str:
     text = str(dtype).removesuffix("[pyarrow]").lower()
     if text.startswith(("datetime64[", "timestamp[")):
         return "time"
-    if text in ("object", "category", "str") or text.startswith("string") or _is_text(text):
+    if text in ("object", "category", "str") or text.startswith("string") or is_text(text):
         items = list(values.dropna().unique() if text != "object" else values)
         if items and all(isinstance(item, np.ndarray) and item.ndim == 1 for item in items):
             return _numpy_type(np.dtype((items[0].dtype, items[0].shape)), name)
@@ -213,4 +218,9 @@ def _text_type(values: Iterable[Any], name: str) -> str:
                 continue
             raise _no_type(name, f"{type(value).__name__} objects")
         width = max(width, len(value))
+    return text_of_width(width)
+
+
+def text_of_width(width: int) -> str:
+    """Return the narrowest of char, char[8], char[16] ... for texts of so many bytes."""
     return "char" if width == 1 else f"char[{-(-max(width, 1) // 8) * 8}]"

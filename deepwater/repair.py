@@ -23,6 +23,7 @@ from typing import Any
 
 from deepwater.check import (
     ASIDE,
+    Progress,
     check_all_records,
     check_store,
     cores,
@@ -118,7 +119,7 @@ class Repair:
 
 def repair(
     base_path: str | os.PathLike[str], feeds: Iterable[str] | None = None, *, apply: bool = False,
-    jobs: int | None = None,
+    jobs: int | None = None, progress: Progress | None = None,
 ) -> Repair:  # fmt: skip
     """Mend the files of a store.
 
@@ -129,8 +130,8 @@ def repair(
         Only these (and what they share); all if left out.
     apply : bool
         Do it; otherwise only say what would be done.
-    jobs : int, optional
-        Chunks checked at a time, in threads.
+    jobs, progress : optional
+        As of `deepwater.check.verify`.
 
     Returns
     -------
@@ -140,9 +141,8 @@ def repair(
     ------
     FeedNotFoundError
         There is no store, or no such feed.
-    StorageFullError
-        No room for a file's successor; what was mended before stays mended.
-    FeedNameError, PermissionError, OSError
+    StorageFullError, FeedNameError, PermissionError, OSError
+        What was mended before stays mended.
 
     Notes
     -----
@@ -151,7 +151,7 @@ def repair(
     """
     base, data = open_store(base_path)
     with base, data:
-        done = _Repairer(base, data, apply, jobs or cores())
+        done = _Repairer(base, data, apply, jobs or cores(), progress)
         done.store()
         for name in feed_names(data, feeds):
             done.feed(name)
@@ -162,8 +162,8 @@ def repair(
 class _Repairer:
     """One run of a repair."""
 
-    def __init__(self, base: Directory, data: Directory, apply: bool, jobs: int) -> None:
-        self._base, self._data, self._apply, self._jobs = base, data, apply, jobs
+    def __init__(self, base: Directory, data: Directory, apply: bool, jobs: int, progress: Progress | None) -> None:
+        self._base, self._data, self._apply, self._jobs, self._progress = base, data, apply, jobs, progress
         self.result = Repair(apply)
         self._found, self._store_id, self._rows = check_store(base, data)
         self._changed = False
@@ -236,7 +236,7 @@ class _Repairer:
         if facts.feed is None:
             return plan_feed(directory, facts, out.found, {}, [])
         facts.feed = self._described(directory, facts.feed)
-        records = check_all_records(out, directory, facts, facts.feed, self._jobs)
+        records = check_all_records(out, directory, facts, facts.feed, self._jobs, self._progress)
         rows = valid_rows(directory, name, facts.feed.layout, facts.feed.ids)
         return plan_feed(directory, facts, out.found, records, rows)
 

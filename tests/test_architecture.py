@@ -24,14 +24,14 @@ LINE = """
     | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback
     | book_records books live_book ladder | holder
     | findings rawfile check_chunk check_records check_feed check_rings check evidence rewrite repair_plan repair
-    | describe feed_status retain platform shm | apps | cli
+    | describe feed_status retain platform shm | tables csvfile dbn load | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.
 # As types, under TYPE_CHECKING, they may be named anywhere.
 THIRD_PARTY = {
     "numpy": {"*"}, "filelock": {"files"},
-    "pyarrow": {"arrow"}, "pandas": {"frames", "timestamps"}, "polars": {"window"},
+    "pyarrow": {"arrow", "tables", "csvfile"}, "pandas": {"frames", "timestamps"}, "polars": {"window"},
     "msgspec": {"apps"}, "websockets": {"apps"}, "rich": {"apps", "cli"}, "textual": {"apps"},
 }  # fmt: skip
 LATE = {"filelock", "pyarrow", "pandas", "polars"}

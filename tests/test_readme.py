@@ -37,6 +37,7 @@ assert rows["valid"].tolist() == [False, True, True, False] and rows["bid_px"][1
 assert kept.best_bid == (65082.5, 2.0) and kept.reason == late.reason
 assert top.valid and top.bids.tolist() == [(65083.5, 3.0), (65083.0, 1.0)] and top.position == 10
 assert snapshot["l2_position"] == 9 and changes["price"].tolist() == [65083.5]
+assert loaded.records == len(trades) > 0 and loaded.created and "ts_us" in loaded.names
 dw.delete_feed("QUOTES")
 dw.delete_feed("TAPE")
 """

@@ -7,13 +7,21 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from deepwater.cli import arguments_data, arguments_services, arguments_store, arguments_watch
+from deepwater.cli import arguments_care, arguments_data, arguments_services, arguments_store, arguments_watch
 from deepwater.cli.failures import UsageError
 from deepwater.cli.options import Parser, Version, path
 
-__all__ = ["parse", "wants_json"]
+__all__ = ["command_in", "parse", "parsers", "wants_json"]
 
 _TIMES = {"--at", "--start", "--end", "--last"}
+_GROUPS = {
+    "record a market": ("demo", "record", "exchange", "book", "dashboard"),
+    "look at records": ("query", "trades", "tail", "head", "replay"),
+    "files": ("export", "import"),
+    "feeds": ("create", "feeds", "info", "schema", "status", "gaps", "snapshots", "resize", "prune", "delete"),
+    "care": ("verify", "repair", "rings", "bench", "completion"),
+}
+"""The commands as the help shows them; one that is in no group is shown below them."""
 
 
 def wants_json(words: Sequence[str]) -> bool:
@@ -45,7 +53,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser, names = _parser()
     args = parser.parse_args(_joined(words))
     if args.run is None:
-        raise UsageError(f"which command? {', '.join(names[:-1])} or {names[-1]}")
+        raise UsageError(f"which command? {', '.join(list(names)[:-1])} or {list(names)[-1]}")
     return args
 
 
@@ -64,21 +72,52 @@ def _joined(words: Sequence[str]) -> list[str]:
     return out
 
 
-def _parser() -> tuple[Parser, list[str]]:
-    """Return the parser, and the names of the commands."""
+def command_in(words: Sequence[str]) -> str | None:
+    """Return the first word that is neither an option nor the store: the command, if the line is right that far.
+
+    >>> command_in(["--base-path", "verify", "gaps", "--nope"]), command_in(["--help"])
+    ('gaps', None)
+    """
+    plain = (word for before, word in pairwise(["", *words]) if before != "--base-path" and word[:1] != "-")
+    return next(plain, None)
+
+
+def parsers() -> dict[str, Parser]:
+    """Return the parser of each command, by name: for completion, and for tests of what holds of all of them."""
+    return dict(_parser()[1])
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser, and those of the commands."""
     parser = Parser(
         prog="deepwater",
-        description="Live and historical market data as arrays: record feeds, and read them by time.",
-        epilog="Start with:  deepwater demo\n\nA store is a directory: --base-path, else $DEEPWATER_HOME, else "
-        "./platform_data.\nTimes are UTC. Data goes to stdout, talk to stderr. Exit codes: 0, 1 it failed,\n"
-        "2 wrong command line, 130 interrupted; verify, repair, gaps, status: their own.\n"
-        "DEEPWATER_DEBUG=1 shows tracebacks.",
+        usage="deepwater [--help] [--version] [--base-path DIR] COMMAND ...",
+        epilog="Start with:  deepwater demo;  of a command:  deepwater COMMAND --help\n\n"
+        "A store is a directory: --base-path, else $DEEPWATER_HOME, else ./platform_data.\n"
+        "Times are UTC. Data goes to stdout, talk to stderr. Exit codes: 0, 1 it failed,\n"
+        "2 wrong command line, 130 interrupted; verify, repair, gaps and status answer\n"
+        "with theirs. DEEPWATER_DEBUG=1 shows tracebacks.",
     )
     parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
     parser.add_argument("--base-path", metavar="DIR", type=path, default=None, help="the store")
     parser.set_defaults(run=None, json=False)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    groups = (arguments_services, arguments_store, arguments_watch, arguments_data)
+    commands = parser.add_subparsers(prog="deepwater", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser)
+    groups = (arguments_services, arguments_data, arguments_store, arguments_watch, arguments_care)
     for add in (add for group in groups for add in group.COMMANDS):
         add(commands)
-    return parser, list(commands.choices)
+    texts = {action.dest: action.help or "" for action in commands._choices_actions}
+    parser.description = "\n".join([_ABOUT, *_listed(texts)])
+    return parser, dict(commands.choices)
+
+
+_ABOUT = "Live and historical market data as arrays: record feeds, and read them by time."
+
+
+def _listed(texts: dict[str, str]) -> list[str]:
+    """Return the commands in their groups, a line each; a text that is too long is cut where there is a comma."""
+    rest = tuple(name for name in texts if not any(name in names for names in _GROUPS.values()))
+    lines = []
+    for title, names in {**_GROUPS, "more": rest}.items():
+        there = [f"    {name:<11} {texts[name]}" for name in names if name in texts]
+        lines += ["", f"{title}:", *there] if there else []
+    return lines

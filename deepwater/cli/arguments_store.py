@@ -1,10 +1,10 @@
-"""Arguments of the commands about feeds as a whole: create, feeds, info, resize, prune, delete, verify and others."""
+"""Arguments of the commands about feeds as a whole: create, feeds, info, schema, snapshots, resize, prune, delete."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from deepwater.cli.options import base_path, command, jobs, json_flag, size
+from deepwater.cli.options import base_path, command, feed_name, json_flag, one_of, path, size
 
 __all__ = ["COMMANDS"]
 
@@ -17,7 +17,7 @@ def _create(commands: Any) -> None:
         "A feed that exists with the same layout stays as it is.",
     )  # fmt: skip
     parser.add_argument("file", metavar="SPEC.json", nargs="?", help="the spec, a JSON file; - is stdin")
-    parser.add_argument("--spec", metavar="FILE", help="the same, by name")
+    parser.add_argument("--spec", metavar="SPEC.json", type=path, help="the same, by name")
     parser.add_argument("--name", metavar="FEED", help="instead of the spec's feed_name")
     parser.add_argument("--update", action="store_true", help="give a feed that exists the spec's settings")
     base_path(parser)
@@ -37,9 +37,25 @@ def _info(commands: Any) -> None:
     parser = command(
         commands, "info", "store:info", "show what a feed is and holds", "deepwater info CB-TRADES-BTC-USD"
     )
-    parser.add_argument("feed", metavar="FEED")
+    feed_name(parser)
     base_path(parser)
     json_flag(parser, "a JSON object, times in us since the epoch")
+
+
+def _schema(commands: Any) -> None:
+    parser = command(
+        commands, "schema", "schema:schema", "print the schema of a feed: as a spec, a NumPy dtype, or Arrow",
+        "deepwater schema CB-TRADES-BTC-USD > spec.json && deepwater create spec.json --name COPY\n"
+        "deepwater schema CB-TRADES-BTC-USD --format python",
+        "json    its spec: create and import --spec take it\n"
+        "python  lines that make the dtype: np.frombuffer and np.fromfile take it\n"
+        "arrow   the types of its columns in Arrow and Parquet",
+    )  # fmt: skip
+    feed_name(parser)
+    how = parser.add_mutually_exclusive_group()
+    one_of(how, "--format", ("json", "python", "arrow"), "json", "json")
+    json_flag(how, "= --format json")
+    base_path(parser)
 
 
 def _snapshots(commands: Any) -> None:
@@ -48,7 +64,7 @@ def _snapshots(commands: Any) -> None:
         "deepwater snapshots CB-L2-BTC-USD\ndeepwater snapshots CB-L2-BTC-USD --json | jq '.[-1].position'",
         "Of a feed with index_playback; only snapshots that are complete.",
     )  # fmt: skip
-    parser.add_argument("feed", metavar="FEED")
+    feed_name(parser)
     base_path(parser)
     json_flag(parser, "a JSON array of objects, times in us since the epoch, unknown rows null")
 
@@ -61,7 +77,7 @@ def _resize(commands: Any) -> None:
         "records. Positions go on and readers notice nothing. While a writer holds the\n"
         "feed only that writer can do it.",
     )  # fmt: skip
-    parser.add_argument("feed", metavar="FEED")
+    feed_name(parser)
     parser.add_argument(
         "size", metavar="SIZE", type=size,
         help="bytes, or as 512KiB, 64MiB, 1GiB (powers of 1024); 64M and 64MB are refused, they have two readings",
@@ -102,51 +118,4 @@ def _delete(commands: Any) -> None:
     json_flag(parser, "print what was deleted as a JSON array")
 
 
-def _rings(commands: Any) -> None:
-    parser = command(
-        commands, "rings", "rings:rings", "list what feeds have in shared memory, and clean it",
-        "deepwater rings\ndeepwater rings orphans\ndeepwater rings clean",
-        "Of all stores of this user, or of the one of --base-path. An orphan is what no\n"
-        "feed can use any more; clean removes those that no writer holds.",
-    )  # fmt: skip
-    parser.add_argument("what", choices=("list", "orphans", "clean"), nargs="?", default="list", help="default: list")
-    base_path(parser, "all stores of this user")
-    json_flag(parser, "a JSON array of objects, times in us since the epoch")
-
-
-def _verify(commands: Any) -> None:
-    parser = command(
-        commands, "verify", "verify:verify", "check that the files of feeds are what was written",
-        "deepwater verify\ndeepwater verify CB-L2-BTC-USD --json | jq '.findings[].what'",
-        "Reads all records and compares them with their checksums; changes nothing and\n"
-        "may run beside writers. A line a finding: file, offset, positions, the way out.\n"
-        "Exit codes: 0 fine, 1 warnings or an error (no such feed), 2 damage or a wrong\n"
-        "command line.",
-    )  # fmt: skip
-    parser.add_argument("feeds", metavar="FEED", nargs="*", help="only these (default: all)")
-    parser.add_argument("--quick", action="store_true", help="headers, marks and registries only, no records")
-    parser.add_argument("--jobs", metavar="N", type=jobs, help="chunks at a time (default: the cores, at most 4)")
-    base_path(parser)
-    json_flag(parser, "a JSON object with the findings")
-
-
-def _repair(commands: Any) -> None:
-    parser = command(
-        commands, "repair", "verify:repair", "mend the files of feeds, as far as that is possible",
-        "deepwater repair\ndeepwater repair CB-L2-BTC-USD --apply",
-        "Says what it would do, and which records are lost; with --apply it does it.\n"
-        "Registries, headers, marks, checksums and text files are made anew; records\n"
-        "whose checksum is wrong are cut off at a feed's end, and replaced by\n"
-        "placeholders before that. What is replaced is kept in aside/ in the store.\n"
-        "A feed with a writer is left as it is: close the writer first.\n"
-        "Exit codes: 0 nothing is wrong (any more), 1 there is something to do or an\n"
-        "error (no such feed), 2 something cannot be mended or a wrong command line.",
-    )  # fmt: skip
-    parser.add_argument("feeds", metavar="FEED", nargs="*", help="only these (default: all)")
-    parser.add_argument("--apply", action="store_true", help="do it (default: only say what would be done)")
-    parser.add_argument("--jobs", metavar="N", type=jobs, help="chunks at a time (default: the cores, at most 4)")
-    base_path(parser)
-    json_flag(parser, "a JSON object with the changes, the losses and what cannot be mended")
-
-
-COMMANDS = (_create, _feeds, _info, _snapshots, _resize, _prune, _delete, _rings, _verify, _repair)
+COMMANDS = (_create, _feeds, _info, _schema, _snapshots, _resize, _prune, _delete)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deepwater.cli.options import base_path, command, json_flag, seconds
+from deepwater.cli.options import base_path, command, json_flag, seconds, time_range
 
 __all__ = ["COMMANDS"]
 
@@ -18,13 +18,11 @@ def _gaps(commands: Any) -> None:
         "A span is a run of records without a gap. A gap is a mark (a sequence that\n"
         "jumped, a reconnect, records a crash dropped), the beginning that was removed,\n"
         "or, with --silence, a pause of the clock. Exit codes: 0 no gap, 1 gaps (the\n"
-        "removed beginning counts only if --start is given) or an error, 2 wrong\n"
-        "command line.",
+        "removed beginning counts only if --start is given), 2 it could not look (no such\n"
+        "feed, wrong command line). Times are written as for query.",
     )  # fmt: skip
     parser.add_argument("feeds", metavar="FEED", nargs="*", help="default: all")
-    parser.add_argument("--start", metavar="T", help="first time, inclusive, written as for query")
-    parser.add_argument("--end", metavar="T", help="last time, inclusive")
-    parser.add_argument("--clock", metavar="COLUMN", help="which clock the times are of (default: the primary)")
+    time_range(parser, last="")
     parser.add_argument("--silence", metavar="D", help="a pause longer than this is a gap, as 5s")
     parser.add_argument("--common", action="store_true", help="also the times when none of the feeds misses anything")
     base_path(parser)
@@ -40,8 +38,8 @@ def _status(commands: Any) -> None:
         "Of each feed its newest record, its writer, its rate, and how long the disk\n"
         "lasts at that rate. A feed's age is the time since its writer last wrote. Only\n"
         "looks: takes no lock, creates nothing. Exit codes: 0 fresh, 1 stale (with\n"
-        "--max-age: a feed is older, or was never written), 2 an error (no such feed,\n"
-        "damage, wrong command line).",
+        "--max-age: a feed is older, or was never written), 2 it could not look (no such\n"
+        "feed, damage, wrong command line).",
     )  # fmt: skip
     parser.add_argument("feeds", metavar="FEED", nargs="*", help="default: all; there must be one")
     parser.add_argument("--max-age", metavar="D", type=seconds, help="as 30s, 5m; without it no feed is stale")

@@ -1,9 +1,12 @@
-"""A window as Parquet or Arrow, batch by batch. pyarrow is loaded here, late, and only for these formats."""
+"""A window as Parquet, Arrow or ``.npy``, batch by batch. pyarrow is loaded here, late, and only for these formats.
+
+A file of whole records carries their layout (`deepwater.arrow.LAYOUT_KEY`); in ``.npy`` the dtype is it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +16,21 @@ from deepwater.window import Window
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["write_arrow", "write_parquet"]
+__all__ = ["FORMS", "Passed", "as_it_is", "write_arrow", "write_npy", "write_parquet"]
 
+FORMS = ("parquet", "arrow", "csv", "npy")
+Passed = Callable[[Iterator[Any]], Iterator[Any]]
+"""Passes batches on, and sees them."""
 _BATCH_BYTES = 8 << 20
+
+
+def as_it_is(pieces: Iterator[Any]) -> Iterator[Any]:
+    """Pass batches on unseen."""
+    return pieces
+
+
+def _rows(window: Window) -> int:
+    return max(1, min(131_072, _BATCH_BYTES // window.layout.record_size))
 
 
 def _batches(window: Window) -> Iterator[pa.RecordBatch]:
@@ -26,7 +41,7 @@ def _batches(window: Window) -> Iterator[pa.RecordBatch]:
     will be.
     """
     layout = window.layout
-    rows = max(1, min(131_072, _BATCH_BYTES // layout.record_size))
+    rows = _rows(window)
     letters = [name for name in window.columns if layout.column(name).kind == "char"]
     seen = {name: np.zeros(256, np.bool_) for name in letters}
     if letters:
@@ -38,7 +53,7 @@ def _batches(window: Window) -> Iterator[pa.RecordBatch]:
         yield arrow.record_batch(layout, records, window.columns, dictionaries=known)
 
 
-def write_parquet(window: Window, out: IO[bytes]) -> None:
+def write_parquet(window: Window, out: IO[bytes], passed: Passed = as_it_is) -> None:
     """Write a Parquet file; a row group a batch.
 
     Raises
@@ -46,10 +61,10 @@ def write_parquet(window: Window, out: IO[bytes]) -> None:
     RecordError
         A clock is above 2^63-1: Parquet's timestamps end there.
     """
-    arrow.write(out, "parquet", arrow.schema(window.layout, window.columns), _batches(window))
+    _write(window, out, "parquet", passed)
 
 
-def write_arrow(window: Window, out: IO[bytes], *, stream: bool) -> None:
+def write_arrow(window: Window, out: IO[bytes], *, stream: bool, passed: Passed = as_it_is) -> None:
     """Write Arrow IPC: the stream format, or the file format (Feather 2), which wants to seek when read.
 
     Raises
@@ -57,4 +72,26 @@ def write_arrow(window: Window, out: IO[bytes], *, stream: bool) -> None:
     RecordError
         A clock is above 2^63-1: Arrow's timestamps end there.
     """
-    arrow.write(out, "stream" if stream else "file", arrow.schema(window.layout, window.columns), _batches(window))
+    _write(window, out, "stream" if stream else "file", passed)
+
+
+def _write(window: Window, out: IO[bytes], form: str, passed: Passed) -> None:
+    layout = window.layout
+    whole = layout if window.columns == layout.names else None
+    arrow.write(out, form, arrow.schema(layout, window.columns), passed(_batches(window)), whole)
+
+
+def write_npy(window: Window, out: IO[bytes], passed: Passed = as_it_is) -> None:
+    """Write a ``.npy`` file of records: whole ones as they are stored, chosen columns without gaps."""
+    layout = window.layout
+    is_whole = window.columns == layout.names
+    dtype = layout.dtype if is_whole else np.dtype([(name, layout.column(name).dtype) for name in window.columns])
+    head = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (len(window),)}
+    np.lib.format.write_array_header_2_0(out, head)
+    for records in passed(window.arrays(_rows(window))):
+        packed = records
+        if not is_whole:
+            packed = np.empty(len(records), dtype)
+            for name in window.columns:
+                packed[name] = records[name]
+        out.write(packed.view(np.uint8).data)  # as bytes: NumPy copies a dtype with padding field by field

@@ -63,10 +63,10 @@ def _json_numbers(column: Column, values: Array) -> list[str]:
     return ["null" if text in _NO_NUMBERS else text for text in texts]
 
 
-def _lists(column: Column, values: Array) -> list[str]:
-    """Give each row of an array column as a JSON list."""
+def _lists(column: Column, values: Array, numbers: Callable[[Column, Array], list[str]]) -> list[str]:
+    """Give each row of an array column as a list in brackets."""
     assert column.count is not None
-    flat = _json_numbers(column, values.reshape(-1))
+    flat = numbers(column, values.reshape(-1))
     n = column.count
     return [f"[{', '.join(flat[k : k + n])}]" for k in range(0, len(flat), n)]
 
@@ -85,7 +85,7 @@ def json_cells(layout: Layout, column: Column, values: Array) -> list[str]:
         return [f'"{text}"' for text in _times(values)]
     if column.kind in ("char", "chars"):
         return _texts(values, json.dumps)
-    return _lists(column, values) if column.count is not None else _json_numbers(column, values)
+    return _lists(column, values, _json_numbers) if column.count is not None else _json_numbers(column, values)
 
 
 def csv_cells(layout: Layout, column: Column, values: Array) -> list[str]:
@@ -95,7 +95,7 @@ def csv_cells(layout: Layout, column: Column, values: Array) -> list[str]:
     if column.kind in ("char", "chars"):
         return _texts(values, quoted)
     if column.count is not None:
-        return [quoted(text) for text in _lists(column, values)]
+        return [quoted(text) for text in _lists(column, values, _numbers)]
     return _numbers(column, values)
 
 
@@ -111,9 +111,12 @@ def quoted(text: str) -> str:
 
 
 def table_cells(layout: Layout, column: Column, values: Array) -> list[str]:
-    """Return cells for people: decimal points in line, long arrays cut; parameters as for `json_cells`."""
+    """Return cells for people: sides in words, decimal points in line, long arrays cut; as for `json_cells`."""
     if column.name in layout.clocks:
         return _times(values)
+    if column.name == "side" and column.kind == "char":
+        words = _sides(layout)
+        return _texts(values, lambda text: words.get(text) or _printable(text))
     if column.kind in ("char", "chars"):
         return _texts(values, _printable)
     if column.count is not None:
@@ -121,6 +124,12 @@ def table_cells(layout: Layout, column: Column, values: Array) -> list[str]:
         return [f"[{', '.join(items)}]" for items in few]
     texts = _plain(column, values)
     return _in_line(texts) if column.kind == "float" else texts
+
+
+def _sides(layout: Layout) -> dict[str, str]:
+    """Words for the sides: of a book (it has `qty` or `action`, a trade has `size` alone) they are bid and ask."""
+    is_book = "action" in layout.names or ("qty" in layout.names and "size" not in layout.names)
+    return {"B": "bid" if is_book else "buy", "A": "ask", "S": "sell"}
 
 
 def _plain(column: Column, values: Array) -> list[str]:

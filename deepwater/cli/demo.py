@@ -22,7 +22,7 @@ from deepwater.timestamps import format_us
 if TYPE_CHECKING:
     from deepwater.apps.demo import Gap, Progress, Report
 
-__all__ = ["demo"]
+__all__ = ["demo", "terminable"]
 
 _SHORTEST_S = 2.0  # less, and the exchange's faults and the recorder's return do not fit in
 
@@ -44,7 +44,7 @@ def demo(args: argparse.Namespace) -> int:
     def on_progress(progress: Progress) -> None:
         line.show(_progress(progress, args.seconds))
 
-    with _terminable():
+    with terminable():
         try:
             report = run_demo(args.base_path, args.seconds, on_progress)
         except BaseException:
@@ -59,7 +59,7 @@ def demo(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind the stack, so that the children are ended too."""
 
     def leave(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepwater.cli import arguments, failures, output
+from deepwater.cli import arguments, completion, failures, output
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, 1 (failed), 2 (wrong command line) or 130 (interrupted). Never raises.
+        The exit code: see `deepwater.cli`. Never raises.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -40,19 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(words: list[str]) -> int:
-    as_json = arguments.wants_json(words)
+    as_json, command = arguments.wants_json(words), arguments.command_in(words)
     try:
         code = _run(words)
     except BaseException as error:  # noqa: BLE001 - a person at a terminal is owed one line, whatever it is
-        code = _report(error, as_json)
+        code = _report(error, as_json, command)
     try:
         output.flush()
     except (output.PipeClosed, OSError) as error:
-        code = code or _report(error, as_json)
+        code = code or _report(error, as_json, command)
     return code
 
 
 def _run(words: list[str]) -> int:
+    if words[:2] == ["completion", completion.ASKED]:  # whatever follows is a line that is not finished
+        output.write("".join(f"{word}\n" for word in completion.words_for(words[2:])))
+        return failures.OK
     args = arguments.parse(words)
     module, _, name = args.run.partition(":")
     command: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"deepwater.cli.{module}"), name)
@@ -60,7 +63,7 @@ def _run(words: list[str]) -> int:
         return command(args)
 
 
-def _report(error: BaseException, as_json: bool) -> int:
+def _report(error: BaseException, as_json: bool, command: str | None) -> int:
     """Say what went wrong, if anything did, and return the exit code."""
     if isinstance(error, output.PipeClosed):
         output.abandon_stdout()
@@ -68,11 +71,13 @@ def _report(error: BaseException, as_json: bool) -> int:
     if isinstance(error, SystemExit):  # argparse has shown its help or its version
         return error.code if isinstance(error.code, int) else failures.OK
     if isinstance(error, KeyboardInterrupt):
+        for note in getattr(error, "__notes__", ()):
+            output.say(f"deepwater: interrupted: {note}")
         if failures.is_debugging():
             output.say(failures.describe(error, as_json=as_json))
         return failures.INTERRUPTED
     output.say(failures.describe(error, as_json=as_json))
-    return failures.USAGE if isinstance(error, failures.UsageError) else failures.FAILED
+    return failures.exit_code(error, command)
 
 
 @contextlib.contextmanager

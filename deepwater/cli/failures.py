@@ -10,9 +10,14 @@ from typing import Any
 from deepwater.errors import DeepwaterError
 from deepwater.wording import one_line
 
-__all__ = ["FAILED", "INTERRUPTED", "OK", "USAGE", "UsageError", "describe", "is_debugging", "message", "one_line"]
+__all__ = [
+    "FAILED", "INTERRUPTED", "OK", "TROUBLE", "USAGE", "UsageError", "describe", "exit_code", "is_debugging", "message",
+    "one_line",
+]  # fmt: skip
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+TROUBLE = {"gaps": 2, "status": 2, "verify": 3, "repair": 3}
+"""Of commands that answer with their exit code: the one that says that there is no answer. The answers are below it."""
 DEBUG_VARIABLE = "DEEPWATER_DEBUG"
 
 
@@ -30,6 +35,15 @@ class UsageError(Exception):
     def __init__(self, text: str, prog: str = "deepwater") -> None:
         super().__init__(text)
         self.prog = prog
+
+
+def exit_code(error: BaseException, command: str | None) -> int:
+    """Return the exit code for an error of a command: never one that the command answers with.
+
+    >>> [exit_code(UsageError("what?"), name) for name in ("feeds", "gaps", "verify", None)]
+    [2, 2, 3, 2]
+    """
+    return TROUBLE.get(command or "", USAGE if isinstance(error, UsageError) else FAILED)
 
 
 def is_debugging() -> bool:
@@ -59,7 +73,7 @@ def message(error: BaseException) -> str:
         text = f"not enough memory{f': {error}' if str(error) else ''}; ask for less, or for columns"
     else:
         text = f"unexpected {type(error).__name__}: {error}; {DEBUG_VARIABLE}=1 shows where"
-    return one_line(text)
+    return one_line("; ".join([text, *getattr(error, "__notes__", ())]))
 
 
 def describe(error: BaseException, *, as_json: bool) -> str:

@@ -19,7 +19,7 @@ from deepwater.timestamps import format_us
 
 __all__ = ["status"]
 
-ERROR = 2
+ERROR = failures.TROUBLE["status"]
 _TABLE = Table(("feed", "state", "age", "newest (UTC)", "rate/s", "a day", "gaps today", "not durable", "writer"),
                left=frozenset({"feed", "state", "writer"}))  # fmt: skip
 

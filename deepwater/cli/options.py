@@ -14,9 +14,12 @@ from deepwater.cli import output
 from deepwater.cli.failures import UsageError
 
 __all__ = [
-    "Parser", "Version", "base_path", "columns", "command", "jobs", "json_flag", "levels", "listed", "path", "port",
-    "positive", "products", "row_count", "seconds", "size",
+    "FORMATS", "Parser", "Version", "base_path", "choice_of_rows", "code_flag", "columns", "command", "feed_name",
+    "form", "jobs", "json_flag", "levels", "listed", "one_of", "path", "port", "positive", "products", "row_count",
+    "seconds", "size", "time_range", "waiting",
 ]  # fmt: skip
+
+FORMATS = ("table", "csv", "json", "parquet", "arrow")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -193,3 +196,53 @@ def base_path(parser: Parser, default: str = "$DEEPWATER_HOME, else ./platform_d
 def json_flag(parser: Any, text: str) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help=f"{text}; errors are JSON too, on stderr")
+
+
+# --- options that several commands have: one name, one meaning ------------------------------------------------
+
+
+def feed_name(parser: Any, text: str | None = None) -> None:
+    """Add the feed."""
+    parser.add_argument("feed", metavar="FEED", help=text)
+
+
+def time_range(parser: Any, last: str = "so long back from the newest record, as 5m") -> None:
+    """Add ``--start``, ``--end``, ``--last`` and ``--clock``."""
+    parser.add_argument("--start", metavar="T", help="first time, inclusive")
+    parser.add_argument("--end", metavar="T", help="last time, inclusive")
+    if last:
+        parser.add_argument("--last", metavar="D", help=f"instead: {last}")
+    parser.add_argument("--clock", metavar="COLUMN", help="which clock the times are of (default: the primary)")
+
+
+def choice_of_rows(parser: Any, limit: str = "at most the first N rows") -> None:
+    """Add ``--columns`` and ``--limit``."""
+    parser.add_argument("--columns", metavar="A,B", type=columns, help="only these, in this order")
+    parser.add_argument("--limit", metavar="N", type=row_count, help=limit)
+
+
+def waiting(parser: Any, flag: str, text: str) -> None:
+    """Add the flag that goes on with what is published, and ``--timeout``."""
+    names = (flag,) if flag.startswith("--") else (flag, "--follow")
+    parser.add_argument(*names, action="store_true", help=text)
+    text = f"with {flag}: end after so long without a record"
+    parser.add_argument("--timeout", metavar="S", type=seconds, help=text)
+
+
+def form(parser: Any, formats: tuple[str, ...], json_text: str, default: str | None = "table") -> Any:
+    """Add ``--format`` and ``--json``; return the group, of whose options there may be one."""
+    how = parser.add_mutually_exclusive_group()
+    one_of(how, "--format", formats, default or "by the ending of -o, else table", default)
+    json_flag(how, json_text)
+    return how
+
+
+def one_of(parser: Any, name: str, choices: tuple[str, ...], said: str, default: str | None = None) -> None:
+    """Add an option that takes one of some words; the help names them, and `said`, the default."""
+    text = f"{', '.join(choices[:-1])} or {choices[-1]} (default: {said})"
+    parser.add_argument(name, metavar="FORM", choices=choices, default=default, help=text)
+
+
+def code_flag(how: Any) -> None:
+    """Add ``--code``."""
+    how.add_argument("--code", action="store_true", help="print instead the lines of Python that do the same")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "PipeClosed", "abandon_stdout", "destination", "encoded", "flush", "keep_standard_descriptors", "listened", "say",
-    "write",
+    "PipeClosed", "abandon_stdout", "destination", "encoded", "flush", "is_terminal", "keep_standard_descriptors",
+    "listened", "say", "write",
 ]  # fmt: skip
 
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -61,6 +61,11 @@ class _Stdout(io.RawIOBase):
 
     def isatty(self) -> bool:
         return sys.stdout is not None and sys.stdout.isatty()
+
+
+def is_terminal() -> bool:
+    """Whether stdout is one: binary data does not go there."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def write(text: str) -> None:
@@ -168,7 +173,7 @@ def listened(when_gone: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def destination(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]:
+def destination(path: str | None, *, force: bool = False, prog: str = "deepwater query") -> Iterator[IO[bytes]]:
     """Open stdout (None or ``-``) or a file for writing bytes.
 
     Parameters
@@ -178,6 +183,8 @@ def destination(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]
         on the device: it appears whole or not at all. A pipe or a device is written to directly.
     force : bool
         Replace a file that is there.
+    prog : str
+        The command, for messages.
 
     Raises
     ------
@@ -188,7 +195,7 @@ def destination(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]
         yield _Stdout()  # type: ignore[misc]  # RawIOBase is an IO[bytes] in all that is used
         flush()  # before anybody speaks of it
         return
-    special = _is_special(path)
+    special = _is_special(path, prog)
     if not special and not force and os.path.lexists(path):
         raise _exists(path)
     with _on_file(path), open(path, "wb") if special else _new_file(path, force) as file:
@@ -246,12 +253,12 @@ def _exists(path: str) -> FileExistsError:
     return FileExistsError(errno.EEXIST, "there is such a file already; --force replaces it", path)
 
 
-def _is_special(path: Any) -> bool:
+def _is_special(path: Any, prog: str) -> bool:
     """Whether a path is there and is neither a regular file nor a directory: a pipe, /dev/stdout, /dev/full."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return False
     if stat.S_ISDIR(mode):
-        raise UsageError(f"-o {path}: is a directory; name a file in it", "deepwater query")
+        raise UsageError(f"-o {path}: is a directory; name a file in it", prog)
     return not stat.S_ISREG(mode)

@@ -8,15 +8,15 @@ import re
 import sys
 from typing import IO
 
-from deepwater.cli import output, times
+from deepwater.cli import code, output, times
 from deepwater.cli.failures import OK, UsageError
 from deepwater.cli.text import terminal_width
 from deepwater.platform import Platform
 from deepwater.reader import Reader
-from deepwater.timestamps import MAX_US, format_us, guess_unit
+from deepwater.timestamps import MAX_US, Bounds, duration_us, format_us, guess_unit, resolve
 from deepwater.window import Coverage, Window
 
-__all__ = ["about_nothing", "query"]
+__all__ = ["about_nothing", "bounds_of", "query", "read_call", "window_of"]
 
 _PROG = "deepwater query"
 _ENDINGS = {
@@ -30,7 +30,10 @@ def query(args: argparse.Namespace) -> int:
     """Print or write the records of a time range. None is an answer too: exit code 0."""
     form = _form(args)
     with Platform(args.base_path) as dw, dw.create_reader(args.feed) as reader:
-        window = _window(reader, args)
+        window, call = window_of(reader, args, _PROG)
+        if args.code:
+            output.write(code.window_lines(dw.base_path, args.feed, call, columns=args.columns, limit=args.limit))
+            return OK
         empty = not len(window)
         if args.limit is not None:
             window = window[: args.limit]
@@ -38,6 +41,7 @@ def query(args: argparse.Namespace) -> int:
             note = _write(window, out, form, args)
     if empty and form != "json":
         note = about_nothing(args.feed, window.coverage, args.start is not None and args.end is not None)
+        note += times.of_today(args.start, args.end)
     if note:
         output.say(note)
     return OK
@@ -59,16 +63,38 @@ def _form(args: argparse.Namespace) -> str:
     return form
 
 
-def _window(reader: Reader, args: argparse.Namespace) -> Window:
-    if args.last is not None and (args.start is not None or args.end is not None):
-        raise UsageError("--last counts back from the newest record: leave --start and --end out", _PROG)
-    if args.last is not None:
-        last = int(args.last) if re.fullmatch(r"[0-9]{1,18}", args.last) else args.last
-        with times.explained(_DURATIONS):
-            return reader.read(last=last, clock=args.clock, columns=args.columns)
-    with times.explained(times.TIMES):
-        start, end = times.as_time(args.start), times.as_time(args.end)
-        return reader.read(start, end, clock=args.clock, columns=args.columns)
+def bounds_of(reader: Reader, args: argparse.Namespace, prog: str) -> Bounds:
+    """Return the times that --start and --end, or --last, name; what is relative counts from one moment."""
+    if args.last is None:
+        with times.explained(times.TIMES):
+            return resolve(times.as_time(args.start), times.as_time(args.end))
+    if args.start is not None or args.end is not None:
+        raise UsageError("--last counts back from the newest record: leave --start and --end out", prog)
+    with times.explained(times.DURATIONS if prog == "deepwater trades" else _DURATIONS):
+        back = duration_us(args.last)
+    newest = reader.coverage(args.clock)[1] if len(reader) else 0
+    return Bounds(max(0, newest - back), newest)
+
+
+def read_call(reader: Reader, bounds: Bounds, clock: str | None) -> str:
+    """Return the call of a reader that gives these records again, whatever is written after them."""
+    if bounds.empty:
+        return "rows(0, 0)"
+    hi = bounds.hi if bounds.hi < MAX_US or not len(reader) else max(bounds.lo, reader.coverage(clock)[1])
+    named = f", clock={clock!r}" if clock is not None else ""
+    return f"read({code.time(bounds.lo)}, {code.time(hi)}{named})"
+
+
+def window_of(reader: Reader, args: argparse.Namespace, prog: str) -> tuple[Window, str]:
+    """Return what is asked for, and the call that gives it again."""
+    is_rows = args.last is not None and re.fullmatch(r"[0-9]{1,18}", args.last)
+    if is_rows and args.start is None and args.end is None:  # else it is refused below
+        window = reader.read(last=int(args.last), clock=args.clock, columns=args.columns)
+        first = window.position or 0
+        return window, f"rows({first}, {first + len(window)})"
+    bounds = bounds_of(reader, args, prog)
+    window = reader.read(bounds.lo, bounds.hi, clock=args.clock, columns=args.columns)
+    return window, read_call(reader, bounds, args.clock)
 
 
 def _write(window: Window, out: IO[bytes], form: str, args: argparse.Namespace) -> str:

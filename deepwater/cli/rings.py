@@ -7,7 +7,7 @@ from typing import Any
 
 from deepwater import shm
 from deepwater.cli import output
-from deepwater.cli.failures import OK
+from deepwater.cli.failures import FAILED, OK, UsageError
 from deepwater.cli.store import no_room, put_json
 from deepwater.cli.text import Table, amount, count, terminal_width
 
@@ -18,20 +18,33 @@ Entry = dict[str, Any]
 
 def rings(args: argparse.Namespace) -> int:
     """List rings, list orphans, or remove these. None is an answer too: exit code 0."""
+    if args.all and args.base_path is not None:
+        raise UsageError("--all is of all stores, --base-path of one: leave one of them out", "deepwater rings")
     entries = shm.listing(args.base_path)
     orphans = [entry for entry in entries if entry["orphan"]]
-    if args.what == "clean":
+    if args.what == "clean" and (args.all or args.base_path is not None):
         return _clean(orphans, args.json)
-    shown = orphans if args.what == "orphans" else [entry for entry in entries if entry["kind"] == "ring"]
+    if args.what == "clean" and args.json:
+        put_json({"removed": 0, "orphans": orphans})
+        return FAILED if orphans else OK
+    is_list = args.what == "list"
+    shown = [entry for entry in entries if entry["kind"] == "ring"] if is_list else orphans
     if args.json:
         put_json(shown)
     elif shown:
-        _show(_ORPHANS if args.what == "orphans" else _RINGS, shown)
+        _show(_RINGS if is_list else _ORPHANS, shown)
     if not args.json and not shown:
-        output.say(f"no {'orphans' if args.what == 'orphans' else 'rings'} in shared memory")
-    if not args.json and args.what == "list" and orphans:
+        output.say(f"no {'rings' if is_list else 'orphans'} in shared memory")
+    if not args.json and is_list and orphans:
         output.say(f"{count(len(orphans), 'orphan')}: see deepwater rings orphans")
-    return OK
+    return _not_cleaned(orphans) if args.what == "clean" else OK
+
+
+def _not_cleaned(orphans: list[Entry]) -> int:
+    """Nobody said whose orphans may go: say how to say it."""
+    if orphans:
+        output.say("nothing was removed: name a store with --base-path DIR, or say --all for all of your stores")
+    return FAILED if orphans else OK
 
 
 def _clean(orphans: list[Entry], as_json: bool) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepwater.cli import output
+from deepwater.cli.binary import Passed, as_it_is
 from deepwater.cli.cells import csv_cells, json_cells, table_cells
 from deepwater.cli.text import Table, count, terminal_width
 from deepwater.layout import Column, Layout
@@ -24,6 +25,7 @@ TABLE_BLOCK_ROWS = 500
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 4 << 20
 _SHOWN_ROWS = 10
+_ABOUT = frozenset({"side", "price", "size", "qty"})
 
 Array = npt.NDArray[Any]
 Cells = Callable[[Layout, Column, Array], list[str]]
@@ -66,11 +68,11 @@ def json_text(layout: Layout, columns: Sequence[Column], records: Array, templat
     return "".join([template % cells for cells in texts(layout, columns, json_cells, records)]).encode()
 
 
-def write_csv(window: Window, out: IO[bytes]) -> None:
+def write_csv(window: Window, out: IO[bytes], passed: Passed = as_it_is) -> None:
     """Write a header line and a line for each record, UTF-8, ended by a line feed."""
     columns = _columns(window)
     out.write(csv_head(columns))
-    for records in window.arrays(block_rows(window.layout)):
+    for records in passed(window.arrays(block_rows(window.layout))):
         out.write(csv_text(window.layout, columns, records))
 
 
@@ -88,9 +90,11 @@ def write_json(window: Window, out: IO[bytes]) -> None:
 def for_people(layout: Layout, columns: Sequence[Column], clock: str) -> list[Column]:
     """Order columns nobody chose: the clock asked for, then what is no clock, then the other clocks.
 
-    The last are what a narrow terminal leaves out.
+    The last are what a narrow terminal leaves out. Of trades and levels what they are about comes first.
     """
-    return sorted(columns, key=lambda column: (column.name != clock, column.name in layout.clocks))
+    about = _ABOUT if _ABOUT & {column.name for column in columns} >= {"side", "price"} else frozenset()
+    return sorted(columns, key=lambda column: (
+        column.name != clock, column.name in layout.clocks, column.name not in about))  # fmt: skip
 
 
 def table_of(columns: Sequence[Column]) -> Table:

@@ -231,7 +231,9 @@ def snapshots(args: argparse.Namespace) -> int:
         put_json([{"position": position, "timestamp_us": us, "rows": n or None} for position, us, n in marks])
         return OK
     cells = [(f"{position:,}", format_us(us), f"{n:,}" if n else "unknown") for position, us, n in marks]
-    output.write("\n".join(Table(("position", "time", "rows")).lines(cells, terminal_width())) + "\n")
+    table, width = Table(("position", "time", "rows")), terminal_width()
+    output.write("\n".join(table.lines(cells, width)) + "\n")
+    no_room(table.left_out(cells, width))
     if not marks:
         why = "has no complete snapshot yet" if kept else "keeps no snapshots: it has no index_playback"
         output.say(f"feed {args.feed} {why}")

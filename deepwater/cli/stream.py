@@ -88,7 +88,7 @@ class TableStream(Stream):
 
     A column that once needed more room keeps it, and decimal points stay where the longest fraction put them:
     columns move less and less. On a terminal the titles come again with each page, and whenever other columns
-    fit than before (one grew, or the terminal was resized).
+    fit than before (one grew, or the terminal was resized); the day has a line of its own, and times are of it.
     """
 
     def __init__(self, layout: Layout, columns: Sequence[Column], out: IO[bytes]) -> None:
@@ -99,21 +99,40 @@ class TableStream(Stream):
         self._fractions = [0] * len(columns)
         self._fit = 0
         self._rows_to_titles = 0
+        self._times = [k for k, column in enumerate(columns) if column.name in layout.clocks]
+        self._day = ""
 
     def _text(self, records: Array) -> bytes:
         texts = list(zip(*(self._cells(k, records) for k in range(len(self.columns))), strict=True))
+        days = self._days(texts)
         self._widths = self._table.widths(texts, self._widths)
         fit = self._table.fitting(self._widths, terminal_width())
         if fit != self._fit:
             self._fit, self._rows_to_titles = fit, 0
         widths, page, lines = self._widths[:fit], _page(), []
-        for cells in texts:
+        for cells, day in zip(texts, days, strict=True):
             if self._rows_to_titles == 0:
                 lines.append(self._table.line(self._table.titles, widths))
                 self._rows_to_titles = page
+            if day:
+                lines.append(f"{day} UTC"[: terminal_width()])
             lines.append(self._table.line(cells, widths))
             self._rows_to_titles -= 1
         return rows.encoded_lines(lines)
+
+    def _days(self, texts: list[tuple[str, ...]]) -> list[str]:
+        """Cut times to those of a day, on a terminal; return for each row the day it begins, or nothing."""
+        days = [""] * len(texts)
+        if not self._times or terminal_width() is None:
+            return days
+        for row, cells in enumerate(texts):
+            if cells[self._times[0]].endswith("Z") and (day := cells[self._times[0]][:10]) != self._day:
+                self._day = days[row] = day
+            texts[row] = tuple(
+                cell[11:26] if k in self._times and cell.endswith("Z") and cell[:10] == self._day else cell
+                for k, cell in enumerate(cells)
+            )
+        return days
 
     def _cells(self, number: int, records: Array) -> list[str]:
         """Return the cells of a column, decimal points where they were before."""

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 from deepwater.errors import TimeFormatError
 
-__all__ = ["DURATIONS", "TIMES", "as_time", "explained"]
+__all__ = ["DURATIONS", "TIMES", "as_time", "explained", "of_today"]
 
 # The library's message also lists what only Python has.
 TIMES = "a time is 2026-08-09, 2026-08-09T05:23:42.5, 05:23 (today), now, -15min, or 15 to 20 digits of us; UTC"
 DURATIONS = "--last is a duration as 250ms, 5m, 1h30m, 2d"
 _MICROSECONDS = re.compile(r"[0-9]{15,20}")
+_TIME_OF_DAY = re.compile(r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?")
 
 
 def as_time(text: str | None) -> str | int | None:
@@ -34,3 +35,13 @@ def explained(forms: str) -> Iterator[None]:
         yield
     except TimeFormatError as error:
         raise TimeFormatError(f"{error.message.partition('; accepted are')[0]}; {forms}", **error.parts) from error
+
+
+def of_today(*texts: str | None) -> str:
+    """Return what is to be said where nothing was found by times without a date: they are of today.
+
+    >>> of_today("05:23", None), of_today("2026-08-09T05:23")
+    ("; 05:23 is today's: write the date too, as 2026-08-09T05:23", '')
+    """
+    bare = next((text for text in texts if text is not None and _TIME_OF_DAY.fullmatch(text)), None)
+    return f"; {bare} is today's: write the date too, as 2026-08-09T{bare}" if bare is not None else ""

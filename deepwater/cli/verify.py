@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
-from deepwater.check import Progress
 from deepwater.check import verify as check
 from deepwater.cli import output
 from deepwater.cli.failures import one_line
+from deepwater.cli.progress import Bar
 from deepwater.cli.store import put_json
 from deepwater.cli.text import amount, count
 from deepwater.findings import ERROR, NOTE, WARNING, Report
@@ -25,7 +24,8 @@ def verify(args: argparse.Namespace) -> int:
     """Check the files of feeds; the exit code says what was found: 0 fine, 1 warnings, 2 damage."""
     base = os.path.abspath(args.base_path or default_base_path())
     started = time.monotonic()
-    report = check(base, args.feeds or None, quick=args.quick, jobs=args.jobs, progress=_progress())
+    with Bar() as bar:
+        report = check(base, args.feeds or None, quick=args.quick, jobs=args.jobs, progress=bar.show)
     if args.json:
         put_json(report.to_json())
     else:
@@ -37,7 +37,8 @@ def verify(args: argparse.Namespace) -> int:
 def repair(args: argparse.Namespace) -> int:
     """Say what would mend the files of feeds, or do it: 0 nothing is wrong any more, 1 not done, 2 not possible."""
     base = os.path.abspath(args.base_path or default_base_path())
-    done = mend(base, args.feeds or None, apply=args.apply, jobs=args.jobs)
+    with Bar() as bar:
+        done = mend(base, args.feeds or None, apply=args.apply, jobs=args.jobs, progress=bar.show)
     if args.json:
         put_json(done.to_json())
         return done.code
@@ -67,20 +68,3 @@ def _sum(report: Report, seconds: float) -> str:
         read = "no records read (--quick)"
     parts = [count(report.count(severity), severity) for severity in (ERROR, WARNING, NOTE) if report.count(severity)]
     return f"verified {looked}, {read}: {', '.join(parts) or 'nothing is wrong'}"
-
-
-def _progress() -> Progress | None:
-    """Say on a terminal how far it is, a few times a second."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return None
-    shown = [0.0]
-
-    def show(feed: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - shown[0] > 0.2 or done == total:
-            shown[0] = now
-            end = "\r\x1b[K" if done == total else ""
-            sys.stderr.write(f"\r\x1b[K{feed}: {done:,} of {total:,} records{end}")
-            sys.stderr.flush()
-
-    return show

@@ -14,13 +14,10 @@ import pytest
 from cli_kit import COMMAND, ROOT, Kept, deepwater, environment, one_line
 
 from deepwater import cli
-from deepwater.cli import entry, failures
+from deepwater.cli import arguments, entry, failures
 from processes import run_python
 
-COMMANDS = [
-    "demo", "record", "exchange", "book", "create", "feeds", "info", "snapshots", "resize", "prune", "delete", "rings",
-    "query", "tail", "replay", "gaps", "status",
-]  # fmt: skip
+COMMANDS = sorted(arguments.parsers())
 FORMATS = ["table", "csv", "json", "parquet", "arrow"]
 
 
@@ -31,7 +28,10 @@ def test_help_loads_not_even_numpy() -> None:
     done = run_python("""
         import sys
         from deepwater.cli import main
-        assert main(["--help"]) == 0 and main(["query", "--help"]) == 0 and main(["feeds", "--nope"]) == 2
+        from deepwater.cli.arguments import parsers
+        assert main(["--help"]) == 0 and main(["feeds", "--nope"]) == 2
+        assert all(main([name, "--help"]) == 0 for name in parsers())
+        assert main(["completion", "bash"]) == 0 and main(["completion", "--complete", "query", ""]) == 0
         heavy = {"numpy", "pandas", "pyarrow", "filelock", "websockets", "msgspec", "rich", "asyncio", "mmap"}
         assert not heavy & {name.partition(".")[0] for name in sys.modules}, sorted(sys.modules)
         print("light")
@@ -77,7 +77,9 @@ def test_the_console_script_is_this_entry_point() -> None:
         "tail X --timeout 3", "tail X --wait spin", "tail X -f --wait nap", "tail X -f --timeout 0",
         "tail X -n 3 --start now", "tail X --start now --snapshot", "tail X Y", "tail X --limit few",
         "snapshots", "resize X", "resize X 0", "resize X -5", "resize X 12x", "resize X 1.5MiB", "resize X ''",
-        "rings all", "rings clean --yes", "delete", "delete X", "delete X Y", "delete --yes",
+        "rings all", "rings clean --yes", "rings clean --all --base-path x",
+        "delete", "delete X", "delete X Y", "delete --yes", "bench --records 5", "schema", "schema X --format xml",
+        "completion", "completion csh", "head X -n -1", "head X --start now",
         "replay", "replay X --speed 0", "replay X --last 5m --start now", "replay X --timeout 3",
         "replay X --format csv", "replay X X",
         "record", "record kraken", "record coinbase", "record coinbase --product BTC-USD --duration -1",
@@ -290,6 +292,9 @@ def test_any_encoding_of_the_terminal_will_do(encoding: str, kept: Kept) -> None
         ["tail", "ODD", "-f", "--limit", "6"],
         ["replay", "TICKS", "ODD", "--limit", "300"],
         ["replay", "ODD"],
+        ["trades", "--feed", "TICKS"],
+        ["head", "ODD"],
+        ["snapshots", "TICKS"],
     ],
 )
 def test_any_width_of_the_terminal_will_do(

@@ -110,9 +110,9 @@ def test_a_beginning_that_is_gone_counts_where_it_was_asked_for(
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_one_line(words: list[str], said: str, kept: Kept) -> None:
-    done = deepwater("gaps", *words, "--base-path", kept.path, code=1)
+    done = deepwater("gaps", *words, "--base-path", kept.path, code=2)
     assert said in one_line(done.stderr) and done.stdout == ""
-    assert json.loads(deepwater("gaps", *words, "--json", "--base-path", kept.path, code=1).stderr)["error"]["message"]
+    assert json.loads(deepwater("gaps", *words, "--json", "--base-path", kept.path, code=2).stderr)["error"]["message"]
 
 
 def test_no_store_has_no_gaps(tmp_store: Path) -> None:

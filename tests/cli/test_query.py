@@ -247,15 +247,31 @@ def test_no_row_is_an_answer_with_a_reason(
     assert out.split()[0] == "proc_us" and out.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--last", "7"], ["--last", "1s"], ["--start", "2026-08-09T05:23:43", "--end", "2026-08-09T05:23:44"],
+     ["--clock", "ev_us", "--start", "2026-08-09T05:23:43", "--limit", "9"],
+     ["--columns", "price,trade_id", "--last", "1s"], ["--start", "now"], ["--start", "2027", "--end", "2026"]],
+)  # fmt: skip
+def test_the_code_hands_out_what_the_command_prints(
+    words: list[str], kept: Kept, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    out, _ = run(capfdbinary, kept, "TICKS", *words, "--format", "csv", "--columns", "trade_id")
+    names: dict[str, Any] = {}
+    exec(run(capfdbinary, kept, "TICKS", *words, "--code")[0].decode(), names)
+    assert list(map(str, names["window"]["trade_id"].tolist())) == out.decode().split()[1:]
+    names["dw"].close()
+
+
 # --- the table -------------------------------------------------------------------------------------------
 
 
 def test_a_long_table_shows_its_ends(kept: Kept, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     out, said = run(capfdbinary, kept, "TICKS")
     lines = out.decode().splitlines()
-    ids = [line.split()[3] for line in lines[1:]]
+    ids = [line.split()[5] for line in lines[1:]]
     wanted = kept.ticks["trade_id"].tolist()
-    assert lines[0].split() == ["proc_us", "side", "good", "trade_id", "price", "size", "ev_us"]
+    assert lines[0].split() == ["proc_us", "side", "price", "size", "good", "trade_id", "ev_us"]
     assert ids == [*map(str, wanted[:10]), "...", *map(str, wanted[-10:])]
     assert one_line(said) == "5,000 rows, 20 shown (--limit N, or --format csv, for more)"
 

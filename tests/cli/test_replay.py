@@ -134,12 +134,13 @@ def test_the_table_says_time_feed_and_values(store: Path, capfd: pytest.CaptureF
     feeds = written()
     for line, record in zip(ticks, feeds["A"], strict=False):
         found = re.fullmatch(
-            r"(\S+)  A     side=([BS]) +good=(true|false) +price=([\d.]+) +size=([\d.]+) +trade_id=(\d+) +ev_us=(\S+)",
+            r"(\S+)  A     side=(buy|sell) +price=([\d.]+) +size=([\d.]+) +good=(true|false) "
+            r"+trade_id=(\d+) +ev_us=(\S+)",
             line,
         )
         assert found is not None, line
         assert found[1] == format_us(int(record["proc_us"])) and int(found[6]) == record["trade_id"]
-        assert (float(found[4]), float(found[5])) == (record["price"], record["size"])
+        assert (float(found[3]), float(found[4])) == (record["price"], record["size"])
 
 
 @pytest.mark.parametrize("columns", [40, 80])
@@ -149,7 +150,7 @@ def test_on_a_terminal_it_fits_and_the_day_has_its_own_line(
     monkeypatch.setenv("COLUMNS", str(columns))
     lines, said = run(capfd, store, "A", "B")
     assert lines[0] == "2026-08-09 UTC" and len(lines) == 4001 and max(map(len, lines)) <= columns
-    assert re.fullmatch(r"05:23:42\.\d{6}  [AB]  side=[BS].*", lines[1])
+    assert re.fullmatch(r"05:23:42\.\d{6}  [AB]  side=(buy|sell).*", lines[1])
     room, rows = said.splitlines()
     assert room.startswith("no room for ") and room.endswith("ev_us (choose with --columns)")
     assert rows == "4,000 rows of 2 feeds"

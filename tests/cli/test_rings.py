@@ -96,6 +96,29 @@ def test_orphans_are_listed_and_removed(tmp_store: Path, capfd: pytest.CaptureFi
     assert not any(os.path.exists(path) for path in paths)
 
 
+def test_clean_wants_to_be_told_whose_orphans(tmp_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of all stores only with --all; without a word it lists what would go, and removes nothing."""
+    with Platform(tmp_store) as dw:
+        dw.create_feed(RING_SPEC)
+    with Worker(WRITE, tmp_store) as worker:
+        assert worker.readline() == "written"
+        worker.kill()
+    shutil.rmtree(tmp_store)
+    paths = {entry["path"] for entry in json.loads(run(capfd, tmp_store, "orphans", "--json")[0])}
+    assert paths
+    assert cli.main(["rings", "clean"]) == 1  # of other tests' stores too, perhaps: looked at, and left
+    out, said = capfd.readouterr()
+    assert all(path in out for path in paths) and all(os.path.exists(path) for path in paths)
+    assert one_line(said).startswith("nothing was removed: name a store with --base-path DIR, or say --all")
+    assert cli.main(["rings", "clean", "--json"]) == 1
+    found = json.loads(capfd.readouterr().out)
+    assert found["removed"] == 0 and paths <= {entry["path"] for entry in found["orphans"]}
+    assert cli.main(["rings", "clean", "--all", "--base-path", str(tmp_store)]) == 2
+    capfd.readouterr()
+    assert all(os.path.exists(path) for path in paths)
+    assert run(capfd, tmp_store, "clean")[0].startswith(f"removed {len(paths)} orphan")
+
+
 def test_a_written_ring_is_no_orphan_though_its_store_was_moved(
     tmp_store: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -304,8 +304,10 @@ def test_what_a_ring_overwrote_is_said(tmp_store: Path) -> None:
 
 def test_the_table_has_its_titles_once_and_its_columns_in_line(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
     lines, said = run(capfd, kept, "TICKS", "-n", "1200")
-    assert lines[0].split() == ["proc_us", "side", "good", "trade_id", "price", "size", "ev_us"] and said == ""
-    assert [line.split()[3] for line in lines[1:]] == [str(number) for number in kept.ticks["trade_id"][-1200:]]
+    assert lines[0].split() == ["proc_us", "side", "price", "size", "good", "trade_id", "ev_us"] and said == ""
+    sides = {b"B": "buy", b"S": "sell"}
+    assert [line.split()[1] for line in lines[1:]] == [sides[side] for side in kept.ticks["side"][-1200:].tolist()]
+    assert [line.split()[5] for line in lines[1:]] == [str(number) for number in kept.ticks["trade_id"][-1200:]]
     assert lines[-1].split()[0] == format_us(int(kept.ticks["proc_us"][-1]))
     assert len({line.index(".", 30) for line in lines[600:]}) == 1
 
@@ -357,11 +359,102 @@ def test_on_a_terminal_the_titles_come_with_each_page(kept: Kept) -> None:
         os.close(slave)
         os.close(master)
     lines = shown.decode().splitlines()
-    assert [number for number, line in enumerate(lines) if "trade_id" in line] == [0, 23, 46]
-    assert len(lines) == 53 and max(map(len, lines)) <= 80
+    assert [number for number, line in enumerate(lines) if "trade_id" in line] == [0, 24, 47]
+    assert len(lines) == 54 and max(map(len, lines)) <= 80
     assert one_line(done.stderr) == "no room for ev_us (choose with --columns)"
+    assert lines[1] == "2026-08-09 UTC" and lines[2].split()[0] == format_us(int(kept.ticks["proc_us"][-50]))[11:26]
+
+
+def test_a_day_has_a_line_of_its_own_and_times_of_another_day_are_whole(
+    tmp_store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with ticking(tmp_store) as writer:
+        ticks = make_ticks(writer.layout.dtype, 4)
+        ticks["proc_us"] += np.array([0, 1, 86_400_000_000, 2**62], "u8")
+        writer.write_batch(ticks)
+    assert cli.main(["tail", "TICKS", "--columns", "proc_us,ev_us", "--base-path", str(tmp_store)]) == 0
+    titles, first, *rows, last = capfd.readouterr().out.splitlines()
+    proc, ev = ([format_us(int(us)) for us in ticks[name]] for name in ("proc_us", "ev_us"))
+    assert (titles.split(), first) == (["proc_us", "ev_us"], "2026-08-09 UTC")
+    assert [row.split() for row in rows] == [
+        [proc[0][11:26], ev[0][11:26]], [proc[1][11:26], ev[1][11:26]],
+        ["2026-08-10", "UTC"], [proc[2][11:26], ev[2]],
+    ]  # fmt: skip
+    assert last.split() == [proc[3], ev[3]] and not proc[3].endswith("Z")
+
+
+# --- head, and lines of Python -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "rows"), [([], 10), (["-n", "3"], 3), (["-n", "0"], 0), (["--rows", "9999"], 5000)])
+def test_head_is_the_beginning(words: list[str], rows: int, kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["head", "TICKS", *words, *IDS, "--format", "csv", "--base-path", str(kept.path)]) == 0
+    assert capfd.readouterr().out.split()[1:] == list(map(str, kept.ticks["trade_id"][:rows].tolist()))
+
+
+def test_head_of_an_empty_feed_is_an_answer_with_a_reason(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["head", "EMPTY", "--base-path", str(kept.path)]) == 0
+    assert one_line(capfd.readouterr().err) == "no rows: feed EMPTY is empty"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["tail"], ["tail", "-n", "3000", "--limit", "1500"], ["tail", "--start", "2026-08-09T05:23:47"],
+     ["tail", "--columns", "price,side", "-n", "5"], ["head"], ["head", "-n", "3", "--columns", "size"]],
+)  # fmt: skip
+def test_the_code_hands_out_what_the_command_prints(
+    words: list[str], kept: Kept, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = [words[0], "TICKS", *words[1:], "--base-path", str(kept.path)]
+    assert cli.main([*command, "--json"]) == 0
+    printed = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert cli.main([*command, "--code"]) == 0
+    names: dict[str, Any] = {}
+    exec(capfd.readouterr().out, names)
+    found = names["window"]
+    assert list(found.columns) == list(printed[0]) and len(found) == len(printed) > 0
+    name = "price" if "price" in printed[0] else "size"
+    assert found[name].tolist() == [row[name] for row in printed]
+    names["dw"].close()
+
+
+@pytest.mark.parametrize("words", [[], ["--limit", "4"], ["--columns", "trade_id", "-n", "3"]])
+def test_the_code_of_a_tail_follows(words: list[str], kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["tail", "TICKS", "-f", "--timeout", "0.01", *words, "--base-path", str(kept.path)]
+    assert cli.main([*command, "--json"]) == 0
+    ids = [json.loads(line)["trade_id"] for line in capfd.readouterr().out.splitlines()]
+    assert cli.main([*command, "--code"]) == 0
+    names: dict[str, Any] = {"print": (batches := []).append}
+    exec(capfd.readouterr().out, names)
+    assert np.concatenate(batches)["trade_id"].tolist() == ids
+    names["dw"].close()
 
 
 def test_no_byte_of_a_record_acts_on_the_terminal(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
     lines, _ = run(capfd, kept, "ODD")
     assert len(lines) == 7 and not any("\x1b" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["size"], ["buy", "sell", "ask", "U"]),
+        (["qty"], ["bid", "sell", "ask", "U"]),
+        (["size", "action"], ["bid", "sell", "ask", "U"]),
+    ],
+)
+def test_sides_are_words_of_trades_or_of_books(
+    more: list[str], words: list[str], tmp_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fields = [("t_us", "uint64"), ("side", "char"), ("_", "_7"), *((name, "float64") for name in more)]
+    spec = {"feed_name": "S", "ts_col": "t_us", "fields": [{"name": name, "type": type_} for name, type_ in fields]}
+    with Platform(tmp_store) as dw:
+        dw.create_feed(spec)
+        with dw.create_writer("S") as writer:
+            for side in "BSAU":
+                writer.write_values(START_US, side, *[1.0] * len(more))
+    assert cli.main(["tail", "S", "--columns", "side", "--base-path", str(tmp_store)]) == 0
+    assert capfd.readouterr().out.split() == ["side", *words]
+    assert cli.main(["tail", "S", "--columns", "side", "--format", "csv", "--base-path", str(tmp_store)]) == 0
+    assert capfd.readouterr().out.split() == ["side", *"BSAU"]  # data is as it is stored

@@ -42,9 +42,12 @@ def test_damage_is_exit_2_a_warning_1_and_json_says_all(copy: Path, capfd: pytes
 
 
 def test_what_is_not_there_is_one_line(kept: Kept) -> None:
-    assert "no feed 'NO'" in one_line(deepwater("verify", "NO", "--base-path", kept.path, code=1).stderr)
-    assert "no store" in one_line(deepwater("verify", "--base-path", "/nowhere", code=1).stderr)
-    assert "1 to 64" in one_line(deepwater("verify", "--jobs", "0", code=2).stderr)
+    """And exit 3: 1 and 2 are what was found."""
+    for command in ("verify", "repair"):
+        assert "no feed 'NO'" in one_line(deepwater(command, "NO", "--base-path", kept.path, code=3).stderr)
+        assert "no store" in one_line(deepwater(command, "--base-path", "/nowhere", code=3).stderr)
+        assert "1 to 64" in one_line(deepwater(command, "--jobs", "0", code=3).stderr)
+        assert "--nope" in one_line(deepwater("--base-path", kept.path, command, "--nope", code=3).stderr)
 
 
 @pytest.mark.faults
