@@ -10,7 +10,7 @@ Order, on which it rests that no gap is passed over: a writer commits a mark bef
 so marks are read after the records, and those up to the last record are then all there.
 
 Nobody waits here: a gap that no record follows wakes no follower, so who keeps a book looks again and again, as often
-as it wants to know. A look at a feed where nothing came costs some 20 µs.
+as it wants to know. A look at a feed where nothing came costs tens of µs.
 """
 
 from __future__ import annotations

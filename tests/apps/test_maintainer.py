@@ -249,13 +249,21 @@ def test_it_lets_go_what_its_feed_need_not_keep(dw: Platform) -> None:
         until(lambda: dw[BOOKS].first > 0)
 
 
-def test_states_are_shown_and_the_duration_ends_it(dw: Platform) -> None:
+def test_states_are_shown_until_the_end(dw: Platform) -> None:
     shown: list[State] = []
     with recorder(dw) as writer:
         writer.write_batch(SNAPSHOT, create_index=True)
         keepers = [Maintainer(dw, PRODUCT, 2, 0.01), Maintainer(dw, "Y-USD", 2)]
-        maintain(keepers, threading.Event(), 0.3, shown.extend, every_s=0.01)
+        with running(*keepers, on_status=shown.extend, every_s=0.01):
+            until(lambda: any(state.written > 1 for state in [*shown]))
     assert {state.state for state in shown if state.product == "Y-USD"} == {"waiting"}
     last = next(state for state in reversed(shown) if state.product == PRODUCT)
     assert (last.valid, last.best_bid, last.best_ask, last.bids, last.asks) == (True, (10.0, 1.0), (11.0, 2.0), 1, 1)
-    assert last.written > 1 and last.l2_position == 2 and last.cpu_s > 0 and last.changes == 0
+    assert last.l2_position == 2 and last.cpu_s > 0 and last.changes == 0
+    assert {keeper.state.state for keeper in keepers} == {"ended"}
+
+
+def test_the_duration_ends_it(dw: Platform) -> None:
+    stop = threading.Event()
+    maintain([Maintainer(dw, "Y-USD", 2)], stop, 0.02)
+    assert stop.is_set()

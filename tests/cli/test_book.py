@@ -93,9 +93,14 @@ def test_a_maintainer_keeps_books_until_it_is_told_to_stop(desk: Path) -> None:
     with Platform(desk) as dw:
         assert len(dw["CB-L2SNAP-X-USD"]) == last[0]["written"] > 0
         assert dw["CB-L2SNAP-X-USD"].dtype["bid_px"].shape == (3,)
-    done = deepwater("book", "--product", "X-USD", *words, "--duration", "0.4")
-    assert done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith("ended by duration: X-USD 10.0 / 11.0, NOT valid: gap before")
+    with started("book", "--product", "X-USD", *words) as keeper:  # the next one, for people
+        assert keeper.stderr is not None
+        while "X-USD 10.0 / 11.0, NOT valid: gap before" not in keeper.stderr.readline():
+            assert keeper.poll() is None
+        keeper.send_signal(signal.SIGTERM)
+        out, err = keeper.communicate(timeout=60)
+        assert keeper.returncode == 0 and out == ""
+        assert err.splitlines()[-1].startswith("ended by SIGTERM: X-USD 10.0 / 11.0, NOT valid: gap before")
 
 
 def test_a_signal_is_a_clean_end_also_while_it_waits(tmp_store: Path) -> None:
