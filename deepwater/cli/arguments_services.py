@@ -140,10 +140,11 @@ def _dashboard(commands: Any) -> None:
         "deepwater dashboard --base-path ./platform_data\n"
         "deepwater dashboard --product BTC-USD,ETH-USD\n"
         "deepwater dashboard --json --duration 1m | jq .latency_us",
-        "Connection, products, rates, latencies, gaps, sizes, the live book and the trades. It\n"
-        "records the products named, in a process of its own that ends with it; where another\n"
-        "process records already it only looks on. Type help at its prompt. Without a terminal\n"
-        "(a pipe, TERM=dumb) it prints plain lines. NO_COLOR is obeyed.",
+        "Connection, products, rates, latencies, gaps, sizes, the live book and the\n"
+        "trades. It records the products named, in a process of its own that ends with\n"
+        "it; where another process records already it only looks on. Type help at its\n"
+        "prompt. Without a terminal (a pipe, TERM=dumb) it prints plain lines. NO_COLOR\n"
+        "is obeyed.",
     )  # fmt: skip
     parser.add_argument("--product", metavar="P", type=products, action="extend", help="or P,Q: record these at once")
     parser.add_argument("--uri", metavar="URI", help="the endpoint (default: the public one)")

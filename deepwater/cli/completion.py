@@ -115,6 +115,10 @@ def _values(action: argparse.Action, before: list[str]) -> Iterator[str]:
         yield from map(str, action.choices)
     elif action.metavar == "FEED":
         yield from _feeds(before)
+    elif action.dest in ("venue", "source"):
+        from deepwater.apps.venues import venue_names
+
+        yield from venue_names()
     elif action.metavar == "P":
         yield from (name.partition("-TRADES-")[2] for name in _feeds(before) if "-TRADES-" in name)
 

@@ -25,11 +25,13 @@ EVERY_COMMAND = pytest.mark.parametrize("name", sorted(PARSERS))
 # Commands that open no store; that have nothing to say in JSON, and why.
 WITHOUT_STORE = {"exchange", "bench", "completion"}
 WITHOUT_JSON = {
-    "demo": "a report for people", "exchange": "prints its URI", "dashboard": "a program for a terminal",
-    "completion": "prints a script",
+    "demo": "a report for people", "exchange": "prints its URI", "completion": "prints a script",
 }  # fmt: skip
 # Options that may take another kind of value in one command, and why.
-DIFFERENT = {"--product": "record takes several, the others one"}
+DIFFERENT = {
+    "--product": "record takes several, trades one",
+    "--depth": "of an exchange any, of a kept book what a record holds",
+}
 SYNONYMS = {
     "--from", "--to", "--since", "--until", "--begin", "--count", "--number", "--max", "--out", "--out-file", "--dir",
     "--directory", "--path", "--store", "--symbol", "--fields", "--cols", "--quiet", "--interactive", "--type", "--fmt",
@@ -60,7 +62,7 @@ def examples(parser: argparse.ArgumentParser) -> list[list[str]]:
         for part in re.split(r"\|\||&&|\|", line):
             before, _, rest = part.partition("deepwater ")
             if rest and before.strip() in ("", "HEALTHCHECK CMD"):
-                found.append(shlex.split(re.split(r" > ", rest)[0]))
+                found.append(shlex.split(re.split(r" > ", rest)[0], comments=True))
     return found
 
 

@@ -65,7 +65,7 @@ def test_a_store_that_is_not_there_and_a_reader_that_goes_away(tmp_store: Path) 
 
 def test_what_cannot_be_is_one_line(tmp_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, code, said in (
-        (["--product", "a/b"], 1, "product 'a/b' is not allowed"),
+        (["--product", "a/b"], 2, "products are as BTC-USD"),
         (["--product", "A,A"], 1, "named twice"),
         (["--interval", "0"], 2, "seconds above 0"),
     ):
