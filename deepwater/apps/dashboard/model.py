@@ -35,7 +35,8 @@ class ProductRow:
     """One product of the store, or one that is to be recorded and has no feed yet.
 
     `writer` is the process that writes it, `state` "live", "waiting" (for its first record), "hangs",
-    "gone" (its writer died), "ended" or "no feed"; `history` is records a second, oldest first; `age_us` is the time since its writer last wrote.
+    "gone" (its writer died), "ended" or "no feed"; `history` is records a second, oldest first; `age_us` is the time
+    since its writer last wrote.
     """
 
     name: str
