@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from deepwater import Platform
 from deepwater.apps.dashboard.app import Dashboard
 from deepwater.apps.dashboard.session import Session
 
@@ -55,6 +56,9 @@ def main() -> None:
             finally:
                 session.close()
                 exchange.terminate()
+            with Platform("platform_data") as dw:  # what is in shared memory would stay
+                for name in dw.list_feeds():
+                    dw.delete_feed(name)
         for name, text in found.items():
             (args.to.resolve() / name).write_text(text, encoding="utf-8")
 

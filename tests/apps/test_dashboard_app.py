@@ -38,7 +38,7 @@ def always_look_closely(monkeypatch: pytest.MonkeyPatch) -> None:
 def random_view(rng: random.Random) -> View:
     """Any view there may be, with numbers of any length."""
     names = [f"P{number}-{'X' * rng.randrange(20)}" for number in range(rng.randrange(30))]
-    states = ["live", "hangs", "gone", "ended", "no feed"]
+    states = ["live", "waiting", "hangs", "gone", "ended", "no feed"]
     products = tuple(
         ProductRow(
             name, rng.choice(states), rng.choice([None, 77]), rng.choice([None, 0.0, 10 ** rng.uniform(-9, 9)]),

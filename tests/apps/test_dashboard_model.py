@@ -39,7 +39,7 @@ def test_a_store_that_is_not_there_yet(tmp_store: Path) -> None:
         writers = open_feeds(dw, "A")
         view = looking.look()
         assert view.exists and view.news[0] == "the store is there"
-        assert [(row.name, row.state, row.records) for row in view.products] == [("A", "live", 0)]
+        assert [(row.name, row.state, row.records) for row in view.products] == [("A", "waiting", 0)]
         assert (view.chosen, view.book.reason) == ("A", "no complete snapshot yet")
         for writer in writers:
             writer.close()

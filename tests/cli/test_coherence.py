@@ -160,7 +160,7 @@ SHOWS = {
     "export": "TICKS -o {tmp}/a.csv", "import": "{tmp}/in.csv IN", "verify": "", "repair": "", "rings": "",
     "bench": "--records 10000 --scratch {tmp}",
 }  # fmt: skip
-ELSEWHERE = {"record", "book"}  # they run until they are told to stop: their own tests ask for --json
+ELSEWHERE = {"record", "book", "dashboard"}  # they run until they are told to stop: their own tests ask for --json
 
 
 def test_every_command_with_json_is_asked_for_it() -> None:

@@ -150,6 +150,16 @@ def test_in_a_terminal_it_draws_obeys_and_gives_the_terminal_back(tmp_store: Pat
         assert len(dw["CB-L2-BTC-USD"]) and dw.describe_feed("CB-L2-BTC-USD")["writer"] is None
 
 
+def test_lines_that_come_at_once_are_done_one_by_one(tmp_store: Path) -> None:
+    """As they do from a paste, a script, a fast hand: no key of one is taken for the other's."""
+    with terminal("--base-path", tmp_store, "--uri", "ws://127.0.0.1:1") as shown:
+        shown.shows(b"none yet")
+        shown.type(b"sub BTC-USD\rsub ETH-EUR\runs\tet\t\rsubs\r")
+        shown.shows(b"subscribed: BTC-USD (not recorded)")
+        shown.type(b"q\r")
+        assert shown.end() == 0
+
+
 CRASH = """
     import sys
     from deepwater.apps.dashboard import panels

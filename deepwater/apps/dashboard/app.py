@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import ClassVar
 
@@ -21,10 +21,12 @@ from deepwater.apps.dashboard.session import Session
 
 try:
     from rich.text import Text
+    from textual import events
     from textual.app import App, ComposeResult
     from textual.binding import Binding, BindingType
     from textual.containers import Horizontal, Vertical
     from textual.geometry import Region
+    from textual.message import Message
     from textual.strip import Strip
     from textual.widget import Widget
     from textual.widgets import Input, RichLog, Static
@@ -74,14 +76,18 @@ class Panel(Widget):
 
 
 class Prompt(Input):
-    """Where commands are typed: up and down call back earlier ones, tab completes."""
+    """Where commands are typed: up and down call back earlier ones, tab completes.
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "earlier", show=False),
-        Binding("down", "later", show=False),
-        Binding("tab", "complete", show=False, priority=True),
-        Binding("escape", "clear", show=False),
-    ]
+    Its keys are handled here and not by bindings: those are looked up by the app, before or after other keys, and lines
+    that are pasted, or typed faster than the screen is drawn, would be mixed up.
+    """
+
+    class Entered(Message):
+        """A line was entered."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
 
     def __init__(self, session: Session) -> None:
         super().__init__(placeholder="type a command; help lists them", id="prompt", select_on_focus=False)
@@ -94,19 +100,26 @@ class Prompt(Input):
         self.value = text
         self.cursor_position = len(text)
 
-    def action_earlier(self) -> None:
-        """Call back the line before."""
-        self.put(self.history.up(self.value))
+    async def _on_key(self, event: events.Key) -> None:
+        keys: dict[str, Callable[[], None]] = {
+            "enter": self._enter,
+            "up": lambda: self.put(self.history.up(self.value)),
+            "down": lambda: self.put(self.history.down()),
+            "tab": self._complete,
+            "escape": lambda: self.put(""),
+        }
+        if event.key in keys:
+            event.stop()
+            event.prevent_default()
+            keys[event.key]()
 
-    def action_later(self) -> None:
-        """Call back the line after."""
-        self.put(self.history.down())
-
-    def action_clear(self) -> None:
-        """Begin the line anew."""
+    def _enter(self) -> None:
+        text = self.value
+        self.history.add(text)
         self.put("")
+        self.post_message(self.Entered(text))
 
-    def action_complete(self) -> None:
+    def _complete(self) -> None:
         """Complete the word at the cursor; say the choices if there are several."""
         session = self._session
         names = dict.fromkeys([*session.subs, *(row.name for row in session.view.products)])
@@ -239,12 +252,9 @@ class Dashboard(App[None]):
         if self.query("#prompt"):
             self.draw()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_prompt_entered(self, event: Prompt.Entered) -> None:
         """Do what was typed."""
-        prompt = self.query_one(Prompt)
-        prompt.history.add(event.value)
-        prompt.put("")
-        self.session.execute(event.value)
+        self.session.execute(event.text)
         if self.session.is_done:
             self.exit()
         else:

@@ -34,8 +34,9 @@ _KINDS = {specs.L2: specs.feed_name(specs.L2, ""), specs.TRADES: specs.feed_name
 class ProductRow:
     """One product of the store, or one that is to be recorded and has no feed yet.
 
-    `writer` is the process that writes it, `state` "live", "hangs", "gone" (its writer died), "ended" or "no feed";
-    `history` is records a second, oldest first; `age_us` is the time since its writer last wrote.
+    `writer` is the process that writes it, `state` "live", "waiting" (for its first record), "hangs",
+    "gone" (its writer died), "ended" or "no feed"; `history` is records a second, oldest first; `age_us` is the time
+    since its writer last wrote.
     """
 
     name: str
@@ -193,7 +194,8 @@ class Model:
         longest = max(len(watch.history) for watch in watches)
         history = [sum(pair) for pair in zip(*(_padded(watch.history, longest) for watch in watches), strict=True)]
         return ProductRow(
-            name=name, state=_state(writers), writer=live.writer["pid"] if live and live.writer else None,
+            name=name, state=_state(writers, any(watch.end for watch in watches)),
+            writer=live.writer["pid"] if live and live.writer else None,
             price=_last_price(trades), trade_rate=trades.rate if trades else 0.0,
             level_rate=levels.rate if levels else 0.0, records=sum(watch.end for watch in watches),
             gaps=max(watch.gaps for watch in watches), size=sum(watch.size for watch in watches),
@@ -320,9 +322,10 @@ def _place(path: str) -> str:
     return path
 
 
-def _state(writers: list[dict[str, object]]) -> str:
+def _state(writers: list[dict[str, object]], has_records: bool) -> str:
     states = {str(writer["state"]) for writer in writers}
-    for state, word in (("alive", "live"), ("elsewhere", "live"), ("stopped", "hangs"), ("dead", "gone")):
+    live = "live" if has_records else "waiting"
+    for state, word in (("alive", live), ("elsewhere", live), ("stopped", "hangs"), ("dead", "gone")):
         if state in states:
             return word
     return "ended"

@@ -23,7 +23,7 @@ except ImportError as _error:
 __all__ = ["Layout", "book", "header", "log_title", "messages", "products", "status", "trades"]
 
 GOOD, BAD, DIM, STRONG = "green", "bold red", "dim", "bold"
-_STATES = {"live": GOOD, "hangs": BAD, "gone": BAD, "ended": DIM, "no feed": DIM}
+_STATES = {"live": GOOD, "waiting": "", "hangs": BAD, "gone": BAD, "ended": DIM, "no feed": DIM}
 _SIDES = {"B": ("buy", GOOD), "S": ("sell", "red")}
 
 

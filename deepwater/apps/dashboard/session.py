@@ -70,8 +70,10 @@ class Session:
             self._heard(event)
         self.model.wanted = list(self.subs)
         self.view = self.model.look()
+        ours = tuple(f"recorder {pid}: " for pid in self.engine.pids)  # it has said so itself
         for text in self.view.news:
-            self.note(text)
+            if not text.startswith(ours):
+                self.note(text)
         return self.view
 
     def note(self, text: str) -> None:
