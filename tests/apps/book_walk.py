@@ -11,6 +11,7 @@ import heapq
 import struct
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,14 @@ class DecimalBook:
         """The best levels: bids, asks."""
         bids, asks = self.sides[b"B"], self.sides[b"A"]
         return [bids[p] for p in heapq.nlargest(depth, bids)], [asks[p] for p in heapq.nsmallest(depth, asks)]
+
+
+def walk_of(reader: Any) -> DecimalBook:
+    """The walk over all records of a feed as they are."""
+    rows = reader.rows(0, reader.end).to_numpy()
+    price, qty = (map(repr, rows[name].tolist()) for name in ("price", "qty"))
+    columns = zip(rows["side"].tolist(), price, qty, strict=True)
+    return DecimalBook(columns, reader.snapshots()["position"].tolist(), reader.gaps()["position"].tolist())
 
 
 def check_records(records: np.ndarray, book: DecimalBook) -> Iterator[int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from book_walk import DecimalBook, check_records
+from book_walk import check_records, walk_of
 
 from deepwater import Platform
 from deepwater.books import book_at
@@ -32,13 +32,6 @@ def count(dw: Platform, name: str) -> int:
             return int(reader.end)
     except FeedNotFoundError:
         return 0
-
-
-def walk_of(reader: Any) -> DecimalBook:
-    rows = reader.rows(0, reader.end).to_numpy()
-    price, qty = (map(repr, rows[name].tolist()) for name in ("price", "qty"))
-    columns = zip(rows["side"].tolist(), price, qty, strict=True)
-    return DecimalBook(columns, reader.snapshots()["position"].tolist(), reader.gaps()["position"].tolist())
 
 
 @pytest.mark.faults
