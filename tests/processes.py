@@ -39,6 +39,12 @@ def environment(env: dict[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep), **(env or {})}
 
 
+def peak_kilobytes() -> int:
+    """The most memory that this process has had (kB). `ru_maxrss` tells that of who started it, if that was more."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0])
+
+
 class Worker:
     """A Python process that runs beside the test, used as a context manager.
 

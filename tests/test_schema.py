@@ -375,6 +375,7 @@ def test_the_recorders_specs() -> None:
         "cb-l2snap": ("CB-L2SNAP-BTC-USD", "snapshot_us", 40 + 4 * 500 * 8),
         "kr-l2": ("KR-L2-BTC-USD", "proc_us", 64),
         "kr-trades": ("KR-TRADES-BTC-USD", "proc_us", 64),
+        "dw-metrics": ("DW-METRICS-1", "ts_us", 960),
     }
     assert [name for name, s in found.items() if s.settings.index_playback] == ["cb-l2", "kr-l2"]
     assert found["cb-l2snap"].settings.config == {"depth": 500}

@@ -413,7 +413,7 @@ def test_ten_thousand_records_take_no_futex_call_when_nobody_waits(tmp_path: Pat
         command = processes._command(TRACED, (dw.base_path,), 60)
         done = subprocess.run(
             [strace, "-o", str(out), *command],
-            check=False, capture_output=True, text=True, env=processes._environment(None),
+            check=False, capture_output=True, text=True, env=processes.environment(),
         )  # fmt: skip
         if "ptrace" in done.stderr.lower():
             pytest.skip(f"strace may not trace here: {done.stderr}")

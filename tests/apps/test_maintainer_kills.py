@@ -13,6 +13,7 @@ import pytest
 from book_walk import check_records, walk_of
 
 from deepwater import Platform
+from deepwater.book_records import record_of
 from deepwater.books import book_at
 from deepwater.errors import FeedNotFoundError
 from processes import Worker
@@ -96,8 +97,13 @@ def test_the_walk_finds_a_wrong_record(tmp_path: Path) -> None:
                 time.sleep(0.01)
             writer.finish()
         reader = dw["CB-L2-X-USD"]
-        from deepwater.book_records import record_of
-
+        last = reader.latest(2).to_numpy().copy()  # a change of either best level: no gap is at the end, and each counts
+        last["type"], last["side"] = b"U", [b"B", b"A"]
+        last["price"], last["qty"] = (last["price"].min() / 2, last["price"].max() * 2), 7777.0
+        for side, levels in enumerate((book_at(reader).bids, book_at(reader).asks)):
+            last["price"][side] = levels["price"][0] if len(levels) else last["price"][side]
+        with dw.create_writer("CB-L2-X-USD") as more:
+            more.write_batch(last)
         book = book_at(reader)
         honest = record_of(book, 6)
         assert list(check_records(honest, walk_of(reader))) == [book.position]

@@ -6,7 +6,6 @@ Each use is in a forked child with a deadline, so that a hang or a crash is seen
 
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import model
 from deepwater import DeepwaterError, Platform
+from processes import peak_kilobytes
 
 base, places, strange = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3].split(",")
 NOBODY, DEADLINE_S, MOST_KIB = 65534, 20, 64 << 10
@@ -126,9 +126,9 @@ def trial(place: str, what: str) -> None:
                 for path in (store, *store.rglob("*")):
                     os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
                 os.setresuid(NOBODY, NOBODY, NOBODY)
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            before = peak_kilobytes()
             said = use(store)
-            more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            more = peak_kilobytes() - before
             os.write(writing, (said if more < MOST_KIB else f"{more} KiB of memory taken").encode())
             os._exit(0)
         except BaseException:  # noqa: BLE001 (a child must not go on as its parent)
