@@ -97,7 +97,7 @@ def test_the_walk_finds_a_wrong_record(tmp_path: Path) -> None:
                 time.sleep(0.01)
             writer.finish()
         reader = dw["CB-L2-X-USD"]
-        last = reader.latest(2).to_numpy().copy()  # a change of either best level: no gap is at the end, and each counts
+        last = reader.latest(2).to_numpy().copy()  # a change of either best level: no gap at the end, each counts
         last["type"], last["side"] = b"U", [b"B", b"A"]
         last["price"], last["qty"] = (last["price"].min() / 2, last["price"].max() * 2), 7777.0
         for side, levels in enumerate((book_at(reader).bids, book_at(reader).asks)):
