@@ -171,6 +171,8 @@ class Platform:
                     f"feed {name!r} exists with another layout: {difference}; layouts are fixed: create a new feed",
                     feed=name, field=difference.split("'")[1] if "'" in difference else None,
                 )  # fmt: skip
+            if name not in self._store.registry.rows():  # who made it was killed before that
+                self._store.registry.put(feed, directory)
             changes = feed.settings.diff(wanted.settings)
             if changes and not update:
                 what = "; ".join(changes)

@@ -483,6 +483,19 @@ def test_a_ring_has_no_checksums(tmp_store: Path) -> None:
             dw.create_reader("R", verify=True)
 
 
+@pytest.mark.parametrize("lost", ["the file", "the row"])
+def test_a_feed_that_lacks_its_row_gets_it_from_whoever_would_make_the_feed(store: Path, lost: str) -> None:
+    """Who made it may have been killed before the row; its successor asks for the same feed again."""
+    with Platform(store) as dw:
+        if lost == "the file":
+            (store / "registry.bin").unlink()
+        else:
+            dw._store.registry.remove("F")
+        assert said(verify(store)) != []
+        dw.create_feed(SPEC)
+    assert said(verify(store)) == []
+
+
 def test_what_stands_among_the_feeds_and_is_none_is_a_note(store: Path) -> None:
     (store / "data" / "lost+found").mkdir(mode=0o700)
     report = verify(store)

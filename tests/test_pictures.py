@@ -1,4 +1,4 @@
-"""The pictures of the dashboard: as large as they say, in the README as they are, made by the script beside them."""
+"""The pictures: as large as they say, in the README as they are, made by the script beside them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def check(text: str, width: int, height: int) -> None:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_a_picture_is_a_whole_screen(width: int, height: int) -> None:
     check((PICTURES / f"dashboard-{width}x{height}.txt").read_text(encoding="utf-8"), width, height)
+
+
+def test_the_picture_of_the_demo_is_its_whole_report() -> None:
+    text = (PICTURES / "demo.txt").read_text(encoding="utf-8")
+    parts = ("Trades of two seconds", "One-second bars", "Gaps, from the marks", "Rates", "Paste into Python")
+    at = [text.index(f"\n{part}") for part in parts]
+    assert at == sorted(at) and "'./demo_data'" in text and max(map(len, text.splitlines())) <= 80
 
 
 def test_the_readme_shows_the_small_one() -> None:

@@ -1,7 +1,7 @@
-"""Makes the pictures of the dashboard anew: ``python docs/pictures/make.py [--seconds 60]``. No network, no terminal.
+"""Makes the pictures anew: ``python docs/pictures/make.py [--seconds 60]``. No network, no terminal.
 
 A local exchange with a synthetic market (one frame is lost, so that there is a gap) is recorded by a dashboard for so
-long; then its screen is written out as text, once for each size.
+long; then its screen is written out as text, once for each size. With ``--demo`` it is what ``deepwater demo`` says.
 """
 
 from __future__ import annotations
@@ -37,12 +37,24 @@ async def pictures(session: Session, seconds: float) -> dict[str, str]:
     return found
 
 
+def demo(scratch: str) -> str:
+    """What the demo says, with its store called ./demo_data."""
+    command = [sys.executable, "-m", "deepwater.cli", "demo", "--base-path", f"{scratch}/demo_data"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return said.replace(scratch, ".")
+
+
 def main() -> None:
     """Record, and write the files beside this one."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--to", type=Path, default=HERE)
+    parser.add_argument("--demo", action="store_true")
     args = parser.parse_args()
+    if args.demo:
+        with tempfile.TemporaryDirectory() as scratch:
+            (args.to.resolve() / "demo.txt").write_text(demo(scratch), encoding="utf-8")
+        return
     market = ["--port=0", "--rate=40", "--seed=11", "--fault=drop@900"]
     command = [sys.executable, "-m", "deepwater.cli", "exchange", *market]
     with tempfile.TemporaryDirectory() as scratch:

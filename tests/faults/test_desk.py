@@ -37,7 +37,7 @@ PRODUCTS = ["BTC-USD", "ETH-USD"]
 FEEDS = [(f"CB-{kind}-{product}", product, kind) for product in PRODUCTS for kind in ("L2", "TRADES")]
 FAULTS = ["drop@97*", "swap@411*", "error@50*", "close@3.1s*", "reset@4.7s*"]
 WATCH = Path(__file__).parent.parent / "workers" / "watches_a_book.py"
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0  # a recorder that lives for long is hung up on again and again, and comes back after 30 s in the end
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def victims(store: Path, uri: str) -> list[Victim]:
     keeper = Victim("maintainer", [*cli, "book", "--product", ",".join(PRODUCTS), "--depth", "15", "--interval", "0.1",
                                    "--persist", "--base-path", str(store)])  # fmt: skip
     dashboard = Victim("dashboard", [*cli, "dashboard", "--json", "--interval", "0.5", "--base-path", str(store)])
-    return [recorder, recorder, recorder, reader, keeper, keeper, dashboard]
+    return [*6 * [recorder], *2 * [keeper], reader, dashboard]
 
 
 @contextmanager
@@ -148,7 +148,7 @@ class Witness:
         """Wait until each feed of a book has grown: the recorder has come back and goes on."""
         before, due = dict(self.ends), time.monotonic() + PATIENCE_S
         while any(self.ends[name] <= before[name] for name, _, kind in FEEDS if kind == "L2"):
-            assert time.monotonic() < due, "nothing more is recorded"
+            assert time.monotonic() < due, f"nothing more is recorded: {before} and {self.ends}"
             time.sleep(0.02)
             self.look()
 
@@ -183,7 +183,7 @@ def test_the_desk_is_killed_at_random_while_the_exchange_has_faults(
     """F41. SIGKILL of the recorder and who reads beside it, with frames lost, swapped and connections cut.
 
     What must be seen: no book that says it is to be trusted is wrong, no kept book is, no record that was once
-    published is lost or changed, and gaps are marked exactly where something is missing. ``--fault-scale 10`` takes
+    published is lost or changed, and gaps are marked exactly where something is missing. ``--fault-scale 20`` takes
     two minutes.
     """
     kills, rng, truth = 8 * scale, random.Random(40), Truth()
