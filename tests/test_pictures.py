@@ -32,7 +32,8 @@ def test_the_picture_of_the_demo_is_its_whole_report() -> None:
     text = (PICTURES / "demo.txt").read_text(encoding="utf-8")
     parts = ("Trades of two seconds", "One-second bars", "Gaps, from the marks", "Rates", "Paste into Python")
     at = [text.index(f"\n{part}") for part in parts]
-    assert at == sorted(at) and "'./demo_data'" in text and max(map(len, text.splitlines())) <= 80
+    assert at == sorted(at) and max(map(len, text.splitlines())) <= 80
+    assert "'./demo_data'" in text and "\ndeepwater query " in text
 
 
 def test_the_readme_shows_the_small_one() -> None:

@@ -39,8 +39,11 @@ async def pictures(session: Session, seconds: float) -> dict[str, str]:
 
 def demo(scratch: str) -> str:
     """What the demo says, with its store called ./demo_data."""
-    command = [sys.executable, "-m", "deepwater.cli", "demo", "--base-path", f"{scratch}/demo_data"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    beside = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    command = ["deepwater", "demo", "--base-path", f"{scratch}/demo_data"]
+    said = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "PATH": beside}
+    ).stdout
     return said.replace(scratch, ".")
 
 
