@@ -214,4 +214,5 @@ def test_the_desk_is_killed_at_random_while_the_exchange_has_faults(
         gaps = sum(len(store[name].gaps()) for name, *_ in FEEDS)
         trials.note(connections=len(truth.connections), gaps=gaps, records=sum(witness.ends.values()), kept_books=kept)
         assert len(truth.connections) > kills // 2 and gaps > kills
-    assert said(verify(quick_dir / "store")) == []
+    report = verify(quick_dir / "store")
+    assert [line for line in said(report) if not line.startswith("note: ")] == []  # a kill may leave a feed half made
