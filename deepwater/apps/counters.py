@@ -177,8 +177,11 @@ class Counters:
 
     def feed(self, name: str) -> FeedCounts:
         """Return the counts of a feed, from now on there to be added to."""
-        self.feeds.setdefault(name, 0)
-        return self.by_feed.setdefault(name, FeedCounts())
+        counts = self.by_feed.get(name)
+        if counts is None:  # asked with each frame: nothing is made in vain
+            self.feeds.setdefault(name, 0)
+            counts = self.by_feed[name] = FeedCounts()
+        return counts
 
     def copy(self) -> Counters:
         """Return an independent copy."""
