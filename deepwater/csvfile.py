@@ -48,9 +48,7 @@ class CsvSource(Source):
         self.total = self._size
         with arrow_errors(self), self._opened() as (reader, _):
             self.names = tuple(reader.schema.names)
-        twice = next((name for name in self.names if self.names.count(name) > 1), None)
-        if twice is not None:
-            raise self.refuse(f"two columns are called {twice!r}; columns are matched by name", column=twice)
+        self.check_names()
 
     def _opened(self) -> _Opened:
         return _Opened(self.path, self.names)

@@ -345,6 +345,45 @@ def test_a_file_that_is_none_says_what_is_wrong(what: str, tmp_path: Path, tmp_s
         assert dw.list_feeds() == []
 
 
+def _forged(path: Path, index: bool, word: int) -> None:
+    """Write an Arrow IPC file in which an offset of a text, or the index of one, is another."""
+    text = pa.array(["abcdefg", "hijkl", "m"])
+    plain = np.array([1, 2, 0] if index else [0, 7, 12, 13], "<i4")  # bytes that stand nowhere else in the file
+    column = pa.DictionaryArray.from_arrays(pa.array(plain), text) if index else text
+    table = pa.table({"t_us": pa.array([US, US, US], pa.uint64()), "name": column})
+    feather.write_feather(table, path, compression="uncompressed")
+    whole, forged = path.read_bytes(), plain.copy()
+    forged[-1] = word
+    assert whole.count(plain.tobytes()) == 1
+    path.write_bytes(whole.replace(plain.tobytes(), forged.tobytes()))
+
+
+@pytest.mark.parametrize("word", [200_000_000, 300, -50_000_000, -1])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_forged_arrow_file_is_refused_before_it_reaches_into_memory(
+    index: bool, word: int, tmp_path: Path, tmp_store: Path
+) -> None:
+    _forged(tmp_path / "a.arrow", index, word)
+    with Platform(tmp_store) as dw:
+        with pytest.raises(RecordError, match="a.arrow.*not readable as arrow"):
+            load(dw, str(tmp_path / "a.arrow"), "T")
+        assert dw.list_feeds() == []
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, tmp_store: Path) -> None:
+    text = pa.Array.from_buffers(pa.utf8(), 1, [None, pa.py_buffer(np.array([0, 1], "<i4")), pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"t_us": pa.array([US], pa.uint64()), "name": text}), tmp_path / "a.parquet")
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match=r"a\.parquet.*UTF"):
+        load(dw, str(tmp_path / "a.parquet"), "T")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, tmp_store: Path) -> None:
+    clock = pa.array([US], pa.uint64())
+    pq.write_table(pa.table([clock, clock], names=["t_us", "t_us"]), tmp_path / "a.parquet")
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match="two columns are called 't_us'"):
+        load(dw, str(tmp_path / "a.parquet"), "T")
+
+
 def test_types_cannot_be_told_of_no_rows(tmp_path: Path, tmp_store: Path) -> None:
     path = csv(tmp_path / "a.csv", HEAD)
     with Platform(tmp_store) as dw:
