@@ -365,7 +365,7 @@ def test_a_forged_arrow_file_is_refused_before_it_reaches_into_memory(
 ) -> None:
     _forged(tmp_path / "a.arrow", index, word)
     with Platform(tmp_store) as dw:
-        with pytest.raises(RecordError, match="a.arrow.*not readable as arrow"):
+        with pytest.raises(RecordError, match=r"a\.arrow.*not readable as arrow"):
             load(dw, str(tmp_path / "a.arrow"), "T")
         assert dw.list_feeds() == []
 

@@ -68,7 +68,9 @@ def _report(error: BaseException, as_json: bool, command: str | None) -> int:
     if isinstance(error, output.PipeClosed):
         output.abandon_stdout()
         return failures.OK
-    if isinstance(error, SystemExit):  # argparse has shown its help or its version
+    if isinstance(error, SystemExit):  # argparse has shown its help or its version, or a signal ended it
+        for note in getattr(error, "__notes__", ()):
+            output.say(f"deepwater: terminated: {note}")
         return error.code if isinstance(error.code, int) else failures.OK
     if isinstance(error, KeyboardInterrupt):
         for note in getattr(error, "__notes__", ()):
