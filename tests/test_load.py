@@ -132,6 +132,25 @@ def test_what_types_csv_has_is_found_out_from_all_of_it(
     assert math.isnan(got["f"][0]) and found.inferred == "the columns of the file"
 
 
+def test_what_a_later_block_rules_out_is_ruled_out_for_the_first_one_too(
+    tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csvfile, "_BLOCK_BYTES", 1 << 16)
+    text = "t_us,a,b,c\n" + f"{US},true,-1,1.5\n" * 10_000 + f"{US},1,{2**64 - 1},2026-08-09\n"
+    with Platform(tmp_store) as dw:
+        found = load(dw, csv(tmp_path / "a.csv", text), "T")
+        got = records_of(dw, "T")
+    types = {f.name: f.type for f in found.spec.fields}
+    assert types["a"].startswith("char") and types["c"].startswith("char") and types["b"].startswith("char")
+    assert (got["a"][0], got["a"][-1], got["b"][0], got["c"][-1]) == (b"true", b"1", b"-1", b"2026-08-09")
+
+
+def test_integers_beyond_64_bits_lose_no_digit(tmp_path: Path, tmp_store: Path) -> None:
+    with Platform(tmp_store) as dw:
+        load(dw, csv(tmp_path / "a.csv", f"t_us,id\n{US},{2**64 + 1}\n{US},5\n"), "T")
+        assert records_of(dw, "T")["id"].tolist() == [b"18446744073709551617", b"5"]
+
+
 @pytest.mark.parametrize("ending", ["gz", "bz2", "zst"])
 def test_compressed_csv(ending: str, tmp_path: Path, tmp_store: Path) -> None:
     codec = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}[ending]
