@@ -113,7 +113,7 @@ def _head(commands: Any) -> None:
         "deepwater head CB-TRADES-BTC-USD\ndeepwater head CB-L2-BTC-USD -n 3 --json",
     )  # fmt: skip
     feed_name(parser)
-    parser.add_argument("-n", "--rows", "--limit", metavar="N", type=row_count, help="how many (default: 10)")
+    parser.add_argument("-n", "--rows", metavar="N", type=row_count, help="how many (default: 10)")
     parser.add_argument("--columns", metavar="A,B", type=columns, help="only these, in this order")
     code_flag(form(parser, _TEXTS, _LINES))
     base_path(parser)
