@@ -48,9 +48,7 @@ class CsvSource(Source):
         self.total = self._size
         with arrow_errors(self), self._opened() as (reader, _):
             self.names = tuple(reader.schema.names)
-        twice = next((name for name in self.names if self.names.count(name) > 1), None)
-        if twice is not None:
-            raise self.refuse(f"two columns are called {twice!r}; columns are matched by name", column=twice)
+        self.check_names()
 
     def _opened(self) -> _Opened:
         return _Opened(self.path, self.names)
@@ -65,18 +63,30 @@ class CsvSource(Source):
                     first += len(batch)
 
     def columns(self) -> Columns:
-        """Pass over the file: a type is what all cells of a column can be, the first of `_TYPES`."""
+        """Pass over the file: a type is what all cells of a column can be, the first of `_TYPES`.
+
+        A type that a later block rules out was not tried on the blocks before: then they are passed over again.
+        Integers beyond 64 bits are text: as float64 they would lose digits.
+        """
         left = {name: list(_TYPES) for name in self.names}
-        widths = dict.fromkeys(self.names, 0)
-        rows = 0
-        for batch in self.batches():
-            rows += batch.rows
-            for name in self.names:
-                cells = batch.data.column(name)
-                widths[name] = max(widths[name], _longest(cells))
-                # Only what can still be the answer is tried; text can always be.
-                while left[name][0] != "text" and not _is(left[name][0], cells):
-                    left[name].pop(0)
+        is_late = True
+        while is_late:
+            is_late, rows = False, 0
+            widths, whole = dict.fromkeys(self.names, 0), dict.fromkeys(self.names, True)
+            for batch in self.batches():
+                for name in self.names:
+                    cells = batch.data.column(name)
+                    widths[name] = max(widths[name], _longest(cells))
+                    before = len(left[name])
+                    # Only what can still be the answer is tried; text can always be.
+                    while left[name][0] != "text" and not _is(left[name][0], cells):
+                        left[name].pop(0)
+                    is_late |= rows > 0 and len(left[name]) < before
+                    whole[name] = whole[name] and left[name][0] == "float64" and _are_whole(cells)
+                rows += batch.rows
+        for name in self.names:
+            if rows and whole[name]:
+                left[name] = ["text"]
         if not rows:
             raise self.refuse("there is no row to tell the types by; give the feed's --spec")
         found = [(name, left[name][0]) for name in self.names]
@@ -156,6 +166,13 @@ def _is(type_: str, cells: pa.Array) -> bool:
         return True
     except pa.ArrowInvalid:
         return False
+
+
+def _are_whole(cells: pa.Array) -> bool:
+    """Whether all cells are integers, of whatever size."""
+    import pyarrow.compute as pc
+
+    return bool(pc.all(pc.match_substring_regex(cells, _NUMBER["int64"])).as_py())
 
 
 # --- cells to values -------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def rungs(book: Book, levels: int = 10) -> tuple[list[Rung], list[Rung]]:
     most = max((float(side["qty"].sum()) for _, side in sides), default=0.0) or 1.0
     asks, bids = (
         [
-            Rung(name, price, qty, total, total / most)
+            Rung(name, price, qty, total, total / most if most < math.inf else 0.0)
             for (price, qty), total in zip(side.tolist(), np.cumsum(side["qty"]).tolist(), strict=True)
         ]
         for name, side in sides

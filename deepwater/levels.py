@@ -40,6 +40,11 @@ _FEW_ROWS = 256
 _UNSETTLED_ROWS = 1 << 18
 _DEAD_ROWS = 1024
 _TINY = 5e-324  # the least float64 above 0
+_COLUMNS = {
+    "side": ("S", "expected one character"),
+    "price": ("fiu", "expected a number"),
+    "qty": ("fiu", "expected a number"),
+}
 
 
 def checked_depth(depth: Any) -> int | None:
@@ -63,11 +68,14 @@ def checked(records: Array) -> Array:
     Raises
     ------
     RecordError
-        A column is missing.
+        A column is missing, or is not of its kind.
     """
-    for name in ("side", "price", "qty"):
+    for name, (kinds, what) in _COLUMNS.items():
         if name not in (records.dtype.names or ()):
             raise RecordError(f"no column {name!r} in the records: a book is made of side, price and qty", column=name)
+        found = records.dtype[name]
+        if found.kind not in kinds or found.shape or (found.kind == "S" and found.itemsize != 1):
+            raise RecordError(f"column {name!r} is {found}: no book is made of it, {what}", column=name)
     return records
 
 

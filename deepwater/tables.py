@@ -134,6 +134,12 @@ class Source:
         """Return settings for a feed that is made of it."""
         return {}
 
+    def check_names(self) -> None:
+        """Refuse a file that has two columns of one name."""
+        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        if twice is not None:
+            raise self.refuse(f"two columns are called {twice!r}; columns are matched by name", column=twice)
+
     def refuse(self, text: str, /, **parts: Any) -> RecordError:
         """Return the error that names the file."""
         return RecordError(f"{short_path(self.path)}: {text}", path=self.path, **parts)
@@ -192,6 +198,7 @@ class ArrowSource(Source):
         with arrow_errors(self), self._opened() as (schema, rows, _):
             self._schema, self.total = schema, rows
         self.names = tuple(schema.names)
+        self.check_names()
         found = (schema.metadata or {}).get(LAYOUT_KEY)
         if found is not None:
             with contextlib.suppress(SchemaError):  # of another version: inferred as any other
@@ -221,6 +228,8 @@ class ArrowSource(Source):
         first = 0
         with arrow_errors(self), self._opened() as (_, _, read):
             for batch in read():
+                # Without this offsets and indices of a damaged file reach beyond its buffers, into our memory.
+                batch.validate(full=True)
                 rows = max(1, min(BATCH_ROWS, BATCH_BYTES * max(1, len(batch)) // max(1, batch.nbytes)))
                 for at in range(0, len(batch), rows):
                     piece = batch.slice(at, rows)

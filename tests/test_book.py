@@ -333,6 +333,10 @@ def test_records_that_were_not_seen_are_a_gap_and_none_is_taken_twice() -> None:
 
 
 def test_what_is_no_book_is_refused() -> None:
+    for name, kind in (("side", "u8"), ("side", "S4"), ("price", "S1"), ("qty", ("f8", (2,)))):
+        columns = {"side": "S1", "price": "f8", "qty": "f8", name: kind}
+        with pytest.raises(RecordError, match=f"column '{name}' is .*: no book is made of it"):
+            OrderBook().apply(np.zeros(3, list(columns.items())))
     with pytest.raises(RecordError, match="no column 'qty'"):
         book_of(np.zeros(1, [("side", "S1"), ("price", "f8")]))
     with pytest.raises(RecordError, match="give marks"):

@@ -132,6 +132,25 @@ def test_what_types_csv_has_is_found_out_from_all_of_it(
     assert math.isnan(got["f"][0]) and found.inferred == "the columns of the file"
 
 
+def test_what_a_later_block_rules_out_is_ruled_out_for_the_first_one_too(
+    tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csvfile, "_BLOCK_BYTES", 1 << 16)
+    text = "t_us,a,b,c\n" + f"{US},true,-1,1.5\n" * 10_000 + f"{US},1,{2**64 - 1},2026-08-09\n"
+    with Platform(tmp_store) as dw:
+        found = load(dw, csv(tmp_path / "a.csv", text), "T")
+        got = records_of(dw, "T")
+    types = {f.name: f.type for f in found.spec.fields}
+    assert types["a"].startswith("char") and types["c"].startswith("char") and types["b"].startswith("char")
+    assert (got["a"][0], got["a"][-1], got["b"][0], got["c"][-1]) == (b"true", b"1", b"-1", b"2026-08-09")
+
+
+def test_integers_beyond_64_bits_lose_no_digit(tmp_path: Path, tmp_store: Path) -> None:
+    with Platform(tmp_store) as dw:
+        load(dw, csv(tmp_path / "a.csv", f"t_us,id\n{US},{2**64 + 1}\n{US},5\n"), "T")
+        assert records_of(dw, "T")["id"].tolist() == [b"18446744073709551617", b"5"]
+
+
 @pytest.mark.parametrize("ending", ["gz", "bz2", "zst"])
 def test_compressed_csv(ending: str, tmp_path: Path, tmp_store: Path) -> None:
     codec = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}[ending]
@@ -343,6 +362,45 @@ def test_a_file_that_is_none_says_what_is_wrong(what: str, tmp_path: Path, tmp_s
             load(dw, str(tmp_path / name), "T", spec=SPEC)
         assert why in str(caught.value) and name in str(caught.value)
         assert dw.list_feeds() == []
+
+
+def _forged(path: Path, index: bool, word: int) -> None:
+    """Write an Arrow IPC file in which an offset of a text, or the index of one, is another."""
+    text = pa.array(["abcdefg", "hijkl", "m"])
+    plain = np.array([1, 2, 0] if index else [0, 7, 12, 13], "<i4")  # bytes that stand nowhere else in the file
+    column = pa.DictionaryArray.from_arrays(pa.array(plain), text) if index else text
+    table = pa.table({"t_us": pa.array([US, US, US], pa.uint64()), "name": column})
+    feather.write_feather(table, path, compression="uncompressed")
+    whole, forged = path.read_bytes(), plain.copy()
+    forged[-1] = word
+    assert whole.count(plain.tobytes()) == 1
+    path.write_bytes(whole.replace(plain.tobytes(), forged.tobytes()))
+
+
+@pytest.mark.parametrize("word", [200_000_000, 300, -50_000_000, -1])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_forged_arrow_file_is_refused_before_it_reaches_into_memory(
+    index: bool, word: int, tmp_path: Path, tmp_store: Path
+) -> None:
+    _forged(tmp_path / "a.arrow", index, word)
+    with Platform(tmp_store) as dw:
+        with pytest.raises(RecordError, match=r"a\.arrow.*not readable as arrow"):
+            load(dw, str(tmp_path / "a.arrow"), "T")
+        assert dw.list_feeds() == []
+
+
+def test_text_that_is_not_utf_8_is_refused(tmp_path: Path, tmp_store: Path) -> None:
+    text = pa.Array.from_buffers(pa.utf8(), 1, [None, pa.py_buffer(np.array([0, 1], "<i4")), pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"t_us": pa.array([US], pa.uint64()), "name": text}), tmp_path / "a.parquet")
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match=r"a\.parquet.*UTF"):
+        load(dw, str(tmp_path / "a.parquet"), "T")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, tmp_store: Path) -> None:
+    clock = pa.array([US], pa.uint64())
+    pq.write_table(pa.table([clock, clock], names=["t_us", "t_us"]), tmp_path / "a.parquet")
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match="two columns are called 't_us'"):
+        load(dw, str(tmp_path / "a.parquet"), "T")
 
 
 def test_types_cannot_be_told_of_no_rows(tmp_path: Path, tmp_store: Path) -> None:

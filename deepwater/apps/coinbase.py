@@ -63,6 +63,7 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[float, Meta(ge=-1.7976931348623157e308, le=1.7976931348623157e308)]  # not NaN, not inf
+_Amount = Annotated[float, Meta(ge=0, le=1.7976931348623157e308)]  # what rests, or was traded; a price may be negative
 
 
 class FrameError(DeepwaterError, ValueError):
@@ -83,7 +84,7 @@ class Level(Struct, gc=False):
     side: Literal["bid", "offer"]
     event_time: str
     price_level: _Number
-    new_quantity: _Number
+    new_quantity: _Amount
 
 
 class L2Event(Struct):
@@ -100,7 +101,7 @@ class Trade(Struct, gc=False):
     product_id: str
     trade_id: _Count
     price: _Number
-    size: _Number
+    size: _Amount
     time: str
     side: str = ""
 

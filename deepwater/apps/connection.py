@@ -83,7 +83,8 @@ class Link:
     def __post_init__(self) -> None:
         try:
             parse_uri(self.uri)
-        except InvalidURI as error:
+            (urlsplit(self.uri).hostname or "").encode("idna")
+        except (InvalidURI, ValueError) as error:  # of a port, brackets, or a name that is none, a ValueError
             raise DeepwaterError(
                 f"URI {self.uri!r} is not a websocket address: expected e.g. wss://host/path or ws://127.0.0.1:8765",
                 uri=self.uri,

@@ -101,7 +101,8 @@ class Exchange:
         """Where it listens, e.g. ``ws://127.0.0.1:43210``."""
         if self._server is None:
             raise DeepwaterError("the exchange does not listen: use it inside 'async with'")
-        return f"ws://{self._host}:{self._server.sockets[0].getsockname()[1]}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"ws://{host}:{self._server.sockets[0].getsockname()[1]}"
 
     @property
     def elapsed_s(self) -> float:
@@ -111,10 +112,11 @@ class Exchange:
     async def __aenter__(self) -> Self:
         try:
             self._server = await listen(self._handle, self._host, self._port, compression=None, close_timeout=_CLOSE_S)
-        except OSError as error:
-            hint = "; take another port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+        except (OSError, UnicodeError) as error:  # a UnicodeError of a host that is no name
+            number = error.errno if isinstance(error, OSError) else None
+            hint = "; take another port" if number in (errno.EADDRINUSE, errno.EACCES) else ""
             raise DeepwaterError(
-                f"can not listen at {self._host}:{self._port}: {error.strerror or error}{hint}",
+                f"can not listen at {self._host}:{self._port}: {getattr(error, 'strerror', None) or error}{hint}",
                 port=self._port,
             ) from error
         self._running = asyncio.create_task(self.stream.run())

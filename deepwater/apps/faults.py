@@ -60,7 +60,7 @@ class Fault:
         Fault(kind='close', frame=None, after_s=2.5, again=True)
         """
         kind, _, when = text.partition("@")
-        form = re.fullmatch(r"(?:(\d+)|(\d+(?:\.\d+)?)s)(\*?)", when, re.ASCII)
+        form = re.fullmatch(r"(?:(\d{1,18})|(\d{1,18}(?:\.\d+)?)s)(\*?)", when, re.ASCII)
         if kind not in KINDS or form is None:
             raise DeepwaterError(
                 f"fault {text!r}: expected {', '.join(KINDS[:-1])} or {KINDS[-1]}, then @FRAME or @SECONDSs, and a * "

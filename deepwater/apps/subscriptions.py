@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -97,7 +97,7 @@ def check_products(products: Sequence[str], check: Callable[[str], None] = check
     for product in products:
         check(product)
     if len(set(products)) < len(products):
-        twice = next(name for name in products if list(products).count(name) > 1)
+        twice = Counter(products).most_common(1)[0][0]
         raise DeepwaterError(f"product {twice!r} is named twice: name each product once", product=twice)
 
 

@@ -74,7 +74,7 @@ def _load(entry: EntryPoint) -> Venue:
     about = {"venue": entry.name, "distribution": owner}
     try:
         found = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that exits would end the command, with its exit code
         text = f"{type(error).__name__}: {error}"
         raise VenueError(f"venue {entry.name!r} of {owner} can not be loaded: {text}; mend or uninstall it",
                          **about) from error  # fmt: skip

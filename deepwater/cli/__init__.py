@@ -25,6 +25,15 @@ A command that follows feeds ends when nobody reads it any more, also while no r
 
 from __future__ import annotations
 
-from deepwater.cli.entry import main
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command: `entry.main`. Also Ctrl-C while that is loaded is no traceback."""
+    try:
+        from deepwater.cli.entry import main as run
+    except KeyboardInterrupt:
+        return 130
+    return run(argv)

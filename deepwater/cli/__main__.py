@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deepwater.cli.entry import main
+from deepwater.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deepwater.cli import output
-from deepwater.cli.demo import terminable
 from deepwater.cli.failures import OK, UsageError
 from deepwater.cli.progress import Bar
+from deepwater.cli.signals import terminable
 from deepwater.cli.store import no_room, put_json
 from deepwater.cli.text import Table, amount, seconds, terminal_width
 from deepwater.platform import Platform

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from deepwater.cli import output, rows
 from deepwater.cli.failures import OK, UsageError
 from deepwater.cli.services import apps_needed
+from deepwater.cli.signals import terminable
 from deepwater.cli.status import StatusLine
 from deepwater.cli.text import Table, amount, count, seconds, terminal_width
 from deepwater.timestamps import format_us
@@ -22,7 +19,7 @@ from deepwater.timestamps import format_us
 if TYPE_CHECKING:
     from deepwater.apps.demo import Gap, Progress, Report
 
-__all__ = ["demo", "terminable"]
+__all__ = ["demo"]
 
 _SHORTEST_S = 2.0  # less, and the exchange's faults and the recorder's return do not fit in
 
@@ -56,24 +53,6 @@ def demo(args: argparse.Namespace) -> int:
     for text in _sections(report):
         output.write(text + "\n")
     return OK
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, so that the children are ended too."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _progress(progress: Progress, whole_s: float) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,7 +60,9 @@ def _run(words: list[str]) -> int:
         return failures.OK
     args = arguments.parse(words)
     module, _, name = args.run.partition(":")
-    command: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"deepwater.cli.{module}"), name)
+    with _loaded_whole():
+        loaded = importlib.import_module(f"deepwater.cli.{module}")
+    command: Callable[[argparse.Namespace], int] = getattr(loaded, name)
     with _warnings_said():
         return command(args)
 
@@ -68,7 +72,9 @@ def _report(error: BaseException, as_json: bool, command: str | None) -> int:
     if isinstance(error, output.PipeClosed):
         output.abandon_stdout()
         return failures.OK
-    if isinstance(error, SystemExit):  # argparse has shown its help or its version
+    if isinstance(error, SystemExit):  # argparse has shown its help or its version, or a signal ended it
+        for note in getattr(error, "__notes__", ()):
+            output.say(f"deepwater: terminated: {note}")
         return error.code if isinstance(error.code, int) else failures.OK
     if isinstance(error, KeyboardInterrupt):
         for note in getattr(error, "__notes__", ()):
@@ -78,6 +84,23 @@ def _report(error: BaseException, as_json: bool, command: str | None) -> int:
         return failures.INTERRUPTED
     output.say(failures.describe(error, as_json=as_json))
     return failures.exit_code(error, command)
+
+
+@contextlib.contextmanager
+def _loaded_whole() -> Iterator[None]:
+    """Hold a Ctrl-C back while modules are loaded: NumPy takes one for a broken installation, and says so at length."""
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+    came = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if came.is_set():
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from deepwater.cli.failures import UsageError
+from deepwater.cli.signals import terminable
 from deepwater.errors import DeepwaterError
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def destination(path: str | None, *, force: bool = False, prog: str = "deepwater
     special = _is_special(path, prog)
     if not special and not force and os.path.lexists(path):
         raise _exists(path)
-    with _on_file(path), open(path, "wb") if special else _new_file(path, force) as file:
+    with terminable(), _on_file(path), open(path, "wb") if special else _new_file(path, force) as file:
         yield file
 
 

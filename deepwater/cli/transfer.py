@@ -11,6 +11,7 @@ from deepwater.cli import binary, output, rows
 from deepwater.cli.failures import OK, UsageError, one_line
 from deepwater.cli.progress import Bar
 from deepwater.cli.query import about_nothing, window_of
+from deepwater.cli.signals import terminable
 from deepwater.cli.store import put_json
 from deepwater.cli.text import Table, amount, count, terminal_width
 from deepwater.errors import RecordError, SchemaError
@@ -84,7 +85,7 @@ def _write(
 
 def import_(args: argparse.Namespace) -> int:
     """Append the records of a file to a feed, all or none; say what was inferred and what was lost."""
-    with Platform(args.base_path) as dw, Bar() as bar:
+    with terminable(), Platform(args.base_path) as dw, Bar() as bar:
         try:
             found = load(
                 dw, args.file, args.feed, form=args.format, spec=args.spec, ts_col=args.ts_col, columns=args.columns,

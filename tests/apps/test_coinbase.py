@@ -140,6 +140,8 @@ BAD = {
     "price is infinite": (GOOD.replace(b'"1"', b'"-Infinity"'), 6),
     "price is too large": (GOOD.replace(b'"1"', b'"1e999"'), 6),
     "quantity is null": (GOOD.replace(b'"2"', b"null"), 6),
+    "quantity is negative": (GOOD.replace(b'"2"', b'"-2"'), 6),
+    "size is negative": (trades(6, trade("A", 1)).replace(b'"size":"', b'"size":"-'), 6),
     "no quantity": (GOOD.replace(b"new_quantity", b"quantity"), 6),
     "unknown side": (GOOD.replace(b'"bid"', b'"both"'), 6),
     "unknown type": (GOOD.replace(b'"update"', b'"delta"'), 6),
@@ -217,12 +219,12 @@ def decimals() -> st.SearchStrategy[str]:
 
 @given(st.lists(decimals(), min_size=1, max_size=50))
 def test_prices_are_float_of_the_text_exactly(texts: list[str]) -> None:
-    data = l2(0, "update", "A", *(level("bid", text, text) for text in texts))
+    data = l2(0, "update", "A", *(level("bid", text, text.lstrip("-")) for text in texts))
     found = coinbase.decode(data)
     records = coinbase.l2_records(found, found.events[0], 0)
     wanted = np.array([float(text) for text in texts])
     assert records["price"].tobytes() == wanted.tobytes()
-    assert records["qty"].tobytes() == wanted.tobytes()
+    assert records["qty"].tobytes() == np.abs(wanted).tobytes()
 
 
 def test_nothing_of_a_frame_is_kept_by_its_records() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dashboard_kit import ForeignRecorder, Market, levels, make_trades, open_feeds, until
 
 from deepwater import Platform
-from deepwater.apps.dashboard import feeds, livebook, model, recorders
+from deepwater.apps.dashboard import feeds, livebook, model, panels, plain, recorders
 from deepwater.apps.dashboard.model import Model, View
 from deepwater.books import book_at
 
@@ -194,4 +197,79 @@ def test_a_recorder_that_is_killed_is_said_to_be_gone_and_comes_back(tmp_store: 
         counts = view.recorders[0].counts
         looking.reset()
         assert looking.look().recorders[0].counts["frames"] == 0 < counts["frames"]
+        looking.close()
+
+
+ODD_TRADES = [
+    {"price": math.nan, "size": math.nan},
+    {"price": math.inf, "size": -math.inf},
+    {"price": 1.7e308, "size": 1.7e308},
+    {"price": -5.0, "size": 0.0},
+    {"ev_us": 2**64 - 1},
+]
+
+
+@pytest.mark.parametrize("values", ODD_TRADES)
+def test_numbers_that_are_no_prices_are_shown_and_stop_nothing(tmp_store: Path, values: dict[str, float]) -> None:
+    with Platform(tmp_store) as dw:
+        book, trades = open_feeds(dw, "A")
+        odd = make_trades(3)
+        for name, value in values.items():
+            odd[name] = value
+        trades.write_batch(odd)
+        price, qty = abs(values.get("price", 1.0)), abs(values.get("size", 1.0))
+        book.write_batch(levels((b"B", price, qty), (b"A", 5.0, 1.0), (b"A", 6.0, qty), kind=b"S"), create_index=True)
+        looking = Model(tmp_store)
+        view = looking.look()
+        assert len(view.trades) == 3
+        json.loads(plain.json_line(view, "mode"), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+        assert "A " in plain.line(view, "mode")
+        for width, height in ((1, 1), (20, 5), (80, 24), (400, 200)):
+            for panel in (panels.products, panels.book, panels.trades):
+                assert all(line.cell_len <= width for line in panel(view, width, height))
+        looking.close()
+        book.close()
+        trades.close()
+
+
+@pytest.mark.parametrize("kind", ["L2", "TRADES"])
+@pytest.mark.parametrize("types", [("uint64",) * 4, ("char",) * 4, ("float64",) * 4])
+def test_a_feed_of_that_name_with_other_columns_stops_nothing(
+    tmp_store: Path, kind: str, types: tuple[str, ...]
+) -> None:
+    names = ("side", "price", "qty", "ev_us") if kind == "L2" else ("side", "price", "size", "ev_us")
+    fields = [{"name": "t", "type": "uint64"}]
+    fields += [{"name": name, "type": type_} for name, type_ in zip(names, types, strict=True)]
+    fields += [{"name": "_", "type": "_4"}] if "char" in types else []
+    with Platform(tmp_store) as dw:
+        writers = open_feeds(dw, "B")
+        writers[0].write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        dw.create_feed({"feed_name": f"CB-{kind}-A", "ts_col": "t", "index_playback": True, "fields": fields})
+        with dw.create_writer(f"CB-{kind}-A") as writer:
+            rows = np.zeros(3, writer.layout.dtype)
+            rows["t"] = 1
+            writer.write_batch(rows, create_index=True)
+        looking = Model(tmp_store)
+        for product in ("A", "B"):
+            looking.choose(product)
+            view = looking.look()
+            assert view.chosen == product and not view.trades
+            assert (view.book.reason == "") == (product == "B"), view.book
+        looking.close()
+        for each in writers:
+            each.close()
+
+
+def test_a_book_feed_with_another_clock_is_shown(tmp_store: Path) -> None:
+    columns = {"ts": "uint64", "price": "float64", "qty": "float64", "side": "char", "_": "_7"}
+    fields = [{"name": name, "type": type_} for name, type_ in columns.items()]
+    with Platform(tmp_store) as dw:
+        dw.create_feed({"feed_name": "CB-L2-A", "ts_col": "ts", "index_playback": True, "fields": fields})
+        with dw.create_writer("CB-L2-A") as writer:
+            rows = np.zeros(2, writer.layout.dtype)
+            rows["side"], rows["price"], rows["qty"], rows["ts"] = [b"B", b"A"], [1.0, 2.0], 3.0, 1_786_309_548_000_000
+            writer.write_batch(rows, create_index=True)
+        looking = Model(tmp_store)
+        found = looking.look().book
+        assert (found.bids, found.asks, found.time_us) == (((1.0, 3.0),), ((2.0, 3.0),), 1_786_309_548_000_000)
         looking.close()

@@ -190,6 +190,15 @@ def test_a_client_that_does_not_read_is_hung_up_on(monkeypatch: pytest.MonkeyPat
     asyncio.run(main())
 
 
+def test_a_host_that_is_no_name_is_said_in_one_line() -> None:
+    async def main() -> None:
+        async with Exchange(synthetic()(), host="a..b"):
+            pass
+
+    with pytest.raises(DeepwaterError, match=r"can not listen at a\.\.b:0"):
+        asyncio.run(main())
+
+
 def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     async def main() -> None:
         async with Exchange(synthetic()()) as one:
@@ -312,7 +321,9 @@ def test_a_fault_by_time_happens_at_the_first_frame_after_it() -> None:
     assert faults.take(12, 2.0) == []
 
 
-@pytest.mark.parametrize("text", ["", "drop", "drop@", "drop@x", "drop@-1", "burn@3", "close@s", "close@1m"])
+@pytest.mark.parametrize(
+    "text", ["", "drop", "drop@", "drop@x", "drop@-1", "burn@3", "close@s", "close@1m", f"drop@{'9' * 5000}"]
+)
 def test_a_fault_that_can_not_be_read_is_refused(text: str) -> None:
     with pytest.raises(DeepwaterError, match="drop@120"):
         Fault.parse(text)

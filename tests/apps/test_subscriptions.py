@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwater.apps.coinbase_venue import COINBASE
-from deepwater.apps.subscriptions import Pacer, spread
+from deepwater.apps.subscriptions import Pacer, check_products, spread
 from deepwater.errors import DeepwaterError
 
 
@@ -50,6 +50,12 @@ def test_products_are_spread_evenly_over_as_few_connections_as_are_allowed(count
 def test_what_can_be_no_products_is_refused(products: list[str], said: str) -> None:
     with pytest.raises(DeepwaterError, match=said):
         spread(products)
+
+
+def test_one_that_is_twice_among_a_hundred_thousand_is_found_at_once() -> None:
+    products = [f"P{number}" for number in range(100_000)]
+    with pytest.raises(DeepwaterError, match="'P99999' is named twice"):
+        check_products([*products, "P99999"])  # looking for each in all the others takes minutes
 
 
 class Clock:

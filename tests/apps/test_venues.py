@@ -21,18 +21,21 @@ class Other(Coinbase):
 VENUE = Other()
 NO_VENUE = object()
 """
+LEAVES = "import sys\nsys.exit(0)\n"
 
 
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a directory on the path with an installed distribution that adds venues, most of them broken."""
     (tmp_path / "added_venues.py").write_text(ADDED)
+    (tmp_path / "added_exit.py").write_text(LEAVES)
     about = tmp_path / "added_venues-1.2.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: added-venues\nVersion: 1.2\n")
     (about / "entry_points.txt").write_text(
         "[deepwater.venues]\nother = added_venues:VENUE\nmisnamed = added_venues:VENUE\nempty = added_venues:NO_VENUE\n"
-        "lost = added_venues:GONE\nabsent = no_such_module:VENUE\ncoinbase = added_venues:VENUE\n"
+        "lost = added_venues:GONE\nabsent = no_such_module:VENUE\nleaves = added_exit:VENUE\n"
+        "coinbase = added_venues:VENUE\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -47,7 +50,7 @@ def test_the_packages_own_are_venues_and_entry_points_too() -> None:
 
 
 def test_a_distribution_adds_a_venue_and_can_not_take_a_name_over(added: Path) -> None:
-    assert venue_names() == ["coinbase", "kraken", "absent", "empty", "lost", "misnamed", "other"]
+    assert venue_names() == ["coinbase", "kraken", "absent", "empty", "leaves", "lost", "misnamed", "other"]
     assert find_venue("other").uri == "ws://127.0.0.1:1"
     assert find_venue("coinbase").uri.startswith("wss://")
 
@@ -57,6 +60,7 @@ def test_a_distribution_adds_a_venue_and_can_not_take_a_name_over(added: Path) -
     [
         ("absent", "can not be loaded: ModuleNotFoundError: No module named 'no_such_module'; mend or uninstall it"),
         ("lost", "can not be loaded: AttributeError"),
+        ("leaves", "can not be loaded: SystemExit: 0"),
         ("empty", "is no venue: it lacks channels, check_product"),
         ("misnamed", "calls itself 'other'"),
     ],

@@ -61,7 +61,7 @@ def test_the_version_is_the_packages() -> None:
 def test_the_console_script_is_this_entry_point() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"deepwater": "deepwater.cli:main"}
-    assert cli.main is entry.main
+    assert cli.main(["--version"]) == entry.main(["--version"]) == 0
 
 
 # --- exit codes and what is said -------------------------------------------------------------------------
@@ -330,3 +330,25 @@ def test_a_module_of_the_package_imports_only_from_its_left() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("deepwater.cli"):
                 parts = node.module.split(".")[2:] or [alias.name for alias in node.names]
                 assert all(line.index(part) < line.index(path.stem) for part in parts), (path.stem, parts)
+
+
+@pytest.mark.parametrize("loaded", ["datetime", "deepwater.cli.entry"])
+def test_ctrl_c_while_modules_are_loaded_is_an_end_without_a_word(loaded: str) -> None:
+    """NumPy loads `datetime` from C, and makes an ImportError of whatever is raised there."""
+    done = run_python(
+        """
+        import os, signal, sys
+        class Interrupts:
+            def find_spec(self, name, path=None, target=None):
+                if name == sys.argv[1] and ("numpy" in sys.modules or name != "datetime"):
+                    sys.meta_path.remove(self)
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupts())
+        from deepwater.cli import main
+        code = main(["feeds", "--base-path", "no-store"])
+        assert not any(isinstance(finder, Interrupts) for finder in sys.meta_path), "it was loaded before"
+        sys.exit(code)
+        """,
+        loaded, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

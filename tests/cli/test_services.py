@@ -115,6 +115,9 @@ def test_an_endpoint_that_never_answers_is_a_failure_in_the_end(tmp_store: Path)
     ("words", "said"),
     [
         (["--uri", "http://x", "--product", "BTC-USD"], "is not a websocket address"),
+        (["--uri", "ws://127.0.0.1:99999", "--product", "BTC-USD"], "is not a websocket address"),
+        (["--uri", "ws://[::1", "--product", "BTC-USD"], "is not a websocket address"),
+        (["--uri", "ws://a..b/", "--product", "BTC-USD"], "is not a websocket address"),
         (["--uri", "ws://127.0.0.1:1", "--product", "a/b"], "product 'a/b' is not allowed"),
         (["--uri", "ws://127.0.0.1:1", "--product", "X", "--product", "X"], "named twice"),
         (["--uri", "ws://127.0.0.1:1", "--product", "btc-usd"], "did you mean BTC-USD"),

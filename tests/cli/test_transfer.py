@@ -17,6 +17,7 @@ from pyarrow import feather, ipc
 
 from deepwater import Platform, cli
 from deepwater.cli import binary
+from deepwater.cli.signals import terminable
 from processes import run_python
 
 ENDINGS = ["parquet", "arrow", "feather", "csv", "npy"]
@@ -173,6 +174,50 @@ def test_an_interrupted_import_says_how_much_is_there(tmp_path: Path, tmp_store:
         pytest.skip("it was done before the signal came")
     assert (process.returncode, out) == (130, "")
     assert f"{written} records of it are in feed 'T', positions 1 to {written}" in one_line(said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_import_removes_the_feed_that_it_made(
+    number: signal.Signals, tmp_path: Path, tmp_store: Path
+) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3_000_000, [("t_us", "u8"), ("px", "f8")]))
+    words = ("import", tmp_path / "a.npy", "T", "--base-path", tmp_store)
+    with started(*words, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
+        while not list(tmp_store.glob("data/T/chunk_*")) and process.poll() is None:
+            pass
+        process.send_signal(number)
+        out, said = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it was done before the signal came")
+    assert (process.returncode, out) == (128 + number, "")
+    assert "terminated: nothing of it is in feed 'T'" in one_line(said)
+    with Platform(tmp_store) as dw:
+        assert dw.list_feeds() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_export_leaves_no_file(number: signal.Signals, kept: Kept, tmp_path: Path) -> None:
+    words = ("export", "TICKS", "-o", tmp_path / "a.csv", "--base-path", kept.path)
+    with started(*words, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
+        while not list(tmp_path.iterdir()) and process.poll() is None:
+            pass
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it was done before the signal came")
+    assert process.returncode == 128 + number
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_ignores_a_hangup_goes_on_ignoring_it() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminable():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # --- what is said ----------------------------------------------------------------------------------------

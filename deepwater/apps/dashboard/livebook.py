@@ -98,7 +98,7 @@ class LiveBook:
         until = time.monotonic() + budget_s
         while (records := self._follower.poll()) is not None:
             self._book.apply(records, self._reader.marks(), position=int(self._follower.position) - len(records))
-            self._time_us = int(records["proc_us"][-1])
+            self._time_us = int(records[self._reader.layout.ts_col][-1])
             if time.monotonic() >= until:
                 break
         else:

@@ -7,6 +7,7 @@ anew, a recorder is killed and comes back. What changes is also told as a line o
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ TRADES = 60
 PRODUCTS_MAX = 100
 _LIST_EVERY_S = 1.0
 _Watch = TypeVar("_Watch", FeedWatch, RecorderWatch)
+_TRADE_COLUMNS = {"ev_us": ("<u8", "<i8"), "side": ("|S1",), "price": ("<f8", "<f4"), "size": ("<f8", "<f4")}
 _KINDS = {specs.L2: specs.feed_name(specs.L2, ""), specs.TRADES: specs.feed_name(specs.TRADES, "")}
 
 
@@ -212,13 +214,7 @@ class Model:
 
     def _trades(self, product: str) -> tuple[TradeRow, ...]:
         """The latest trades, the newest first."""
-        watch = self._feeds.get(_KINDS[specs.TRADES] + product)
-        if watch is None or watch.reader is None:
-            return ()
-        try:
-            found = watch.reader.latest(TRADES).to_numpy()[["ev_us", "side", "price", "size"]].tolist()
-        except (DeepwaterError, OSError, KeyError, ValueError):
-            return ()
+        found = _newest_trades(self._feeds.get(_KINDS[specs.TRADES] + product), TRADES)
         return tuple(TradeRow(us, side.decode("latin-1"), price, size) for us, side, price, size in reversed(found))
 
     def _disk(self) -> tuple[int | None, float | None]:
@@ -336,14 +332,25 @@ def _padded(history: Iterable[float], length: int) -> list[float]:
     return [0.0] * (length - len(found)) + found
 
 
-def _last_price(trades: FeedWatch | None) -> float | None:
-    if trades is None or trades.reader is None or not trades.end:
-        return None
+def _newest_trades(watch: FeedWatch | None, count: int) -> list[tuple[int, bytes, float, float]]:
+    """Time, side, price and size, the newest last; nothing of a feed that has other columns."""
+    if watch is None or watch.reader is None:
+        return []
+    dtype = watch.reader.dtype
+    if not all(name in (dtype.names or ()) and dtype[name].str in kinds for name, kinds in _TRADE_COLUMNS.items()):
+        return []
     try:
-        found = trades.reader.latest(1)["price"]
-    except (DeepwaterError, OSError, KeyError, ValueError):
-        return None
-    return float(found[0]) if len(found) else None
+        found: list[tuple[int, bytes, float, float]]
+        found = watch.reader.latest(count).to_numpy()[list(_TRADE_COLUMNS)].tolist()
+    except (DeepwaterError, OSError):
+        return []
+    return found
+
+
+def _last_price(trades: FeedWatch | None) -> float | None:
+    """What was paid last; a record that a repair put in the place of a lost one is no trade."""
+    found = _newest_trades(trades, 1)
+    return found[0][2] if found and math.isfinite(found[0][2]) else None
 
 
 def _of_recorder(said: Recorder, was: Recorder | None) -> str:

@@ -49,9 +49,11 @@ def rate(value: float) -> str:
 def price(value: float) -> str:
     """A price, all the digits that it needs and two at least, to nine significant ones.
 
-    >>> price(65083.5), price(0.1183), price(1920), price(0.00001234)
-    ('65,083.50', '0.1183', '1,920.00', '0.00001234')
+    >>> price(65083.5), price(0.1183), price(1920), price(0.00001234), price(float("nan"))
+    ('65,083.50', '0.1183', '1,920.00', '0.00001234', 'nan')
     """
+    if not abs(value) < 1e15:  # not finite, or no price
+        return f"{value:.3g}"
     digits = max(2, 9 - len(str(int(abs(value)))))
     text = f"{value:,.{digits}f}"
     whole, _, part = text.partition(".")
@@ -64,7 +66,7 @@ def quantity(value: float) -> str:
     >>> quantity(0.25), quantity(12.5), quantity(1234567.8), quantity(1e-8), quantity(2.5e12)
     ('0.250000', '12.50000', '1,234,568', '1.0e-08', '2.5e+12')
     """
-    if value >= 1e8 or 0 < value < 1e-6:
+    if not -1e7 < value < 1e8 or 0 < abs(value) < 1e-6:
         return f"{value:.1e}"
     whole = len(str(int(value)))
     return f"{value:,.0f}" if whole > 5 else f"{value:,.{max(0, 7 - max(whole, 1))}f}"

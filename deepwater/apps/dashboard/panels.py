@@ -266,7 +266,7 @@ class _Half:
             return [" " * self.width]
         at, quantity = level[0]
         room = max(0, self.width - self.price - self.size - 3)
-        bar = "█" * round(room * quantity / self.top) if self.top else ""
+        bar = "█" * round(room * (quantity / self.top)) if self.top else ""
         cells = self.cells(numbers.price(at), numbers.quantity(quantity), bar, turned=turned)
         style = "red" if turned else GOOD
         return [(cells[0], style), cells[1], (cells[2], f"dim {style}")]
