@@ -2,10 +2,10 @@
 
 Left to right, a module imports only modules to its left::
 
-    failures output text -> cells times code -> binary -> rows -> stream events query store -> tail -> trades replay
-    upkeep rings schema gaps feed_status -> status systemd -> progress -> verify transfer services demo book dashboard
-    -> bench -> options -> arguments_services arguments_store arguments_watch arguments_data arguments_care -> arguments
-    -> completion -> entry
+    failures signals -> output text -> cells times code -> binary -> rows -> stream events query store -> tail ->
+    trades replay upkeep rings schema gaps feed_status -> status systemd -> progress -> verify transfer services
+    demo book dashboard -> bench -> options -> arguments_services arguments_store arguments_watch arguments_data
+    arguments_care -> arguments -> completion -> entry
 
 Promises of every command
     - data goes to stdout, talk to stderr;
