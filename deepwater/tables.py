@@ -30,7 +30,7 @@ from deepwater.errors import RecordError, SchemaError
 from deepwater.fields import Field
 from deepwater.infer import Columns, arrow_columns, dtype_columns, is_text, record_fields
 from deepwater.layout import Layout
-from deepwater.wording import short_path
+from deepwater.wording import cut, short_path
 
 Array = NDArray[Any]
 BATCH_ROWS = 65_536
@@ -182,7 +182,8 @@ def arrow_errors(source: Source) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise source.refuse(f"not readable as {source.form}: {' '.join(str(error).split())}") from error
+        text = cut(" ".join(str(error).split()), 300)
+        raise source.refuse(f"not readable as {source.form}: {text}") from error
 
 
 # --- Parquet, Arrow IPC ----------------------------------------------------------------------------------

@@ -246,8 +246,8 @@ def _with(old: str, new: str) -> str:
 
 
 BAD_ROWS = {
-    "half": (GOOD + "7,B\n", "Expected 8 columns, got 2"),
-    "too much": (GOOD + LINE.format(us=US).strip() + ",9\n", "Expected 8 columns, got 9"),
+    "half": (GOOD + "7,B\n", "row 4: 8 cells expected, 2 found: '7,B'"),
+    "too much": (GOOD + LINE.format(us=US).strip() + ",9\n", "row 4: 8 cells expected, 9 found"),
     "an empty number": (_with(",5,", ",,"), "row 4, column 'n': is empty"),
     "a word": (_with(",5,", ",five,"), "row 4, column 'n': 'five' is no int32"),
     "too large": (_with(",5,", ",2147483648,"), "row 4, column 'n': '2147483648' is no"),
@@ -270,6 +270,7 @@ BAD_ROWS = {
     "a short list": (_with("[1.0, 2.0]", "[1.0]"), "column 'lv': '[1.0]' is no list of 2"),
     "no list": (_with("[1.0, 2.0]", "1.0 2.0"), "row 4, column 'lv'"),
     "a word in a list": (_with("[1.0, 2.0]", "[1.0, x]"), "row 4, column 'lv': 'x' is no"),
+    "one in the middle": (_with(",abc,", ',"abc,'), "text follows a closing quote"),
     "nothing": ("", "Empty CSV"), "a name twice": ("t_us,t_us\n1,2\n", "two columns are called 't_us'"),
 }  # fmt: skip
 
@@ -286,6 +287,26 @@ def test_a_bad_row_of_csv_is_named_and_nothing_is_written(what: str, tmp_path: P
             assert dw.list_feeds() == ([] if _ == 0 else ["T"])
             dw.create_feed(SPEC)
         assert len(records_of(dw, "T")) == 0
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_a_quote_that_is_not_closed_swallows_no_row(ending: str, tmp_path: Path, tmp_store: Path) -> None:
+    path = tmp_path / f"bad.{ending}"
+    with pa.CompressedOutputStream(str(path), "gzip") if ending.endswith("gz") else pa.OSFile(str(path), "wb") as out:
+        out.write(f't_us,name\n{US},a\n{US},"b\n{US},c\n{US},d\n'.encode())
+    with Platform(tmp_store) as dw:
+        with pytest.raises(RecordError, match=r"bad\.csv.*: the quote opened at line 3 is never closed"):
+            load(dw, str(path), "T")
+        assert dw.list_feeds() == []
+
+
+def test_a_row_longer_than_a_block_says_which_quote_it_may_be(
+    tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csvfile, "_BLOCK_BYTES", 1 << 10)
+    text = f't_us,name\n{US},"b\n' + f"{US},c\n" * 100_000
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match=r"bad\.csv.*the quote opened at line 2 is"):
+        load(dw, csv(tmp_path / "bad.csv", text), "T")
 
 
 def test_a_bad_row_after_many_good_ones(tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
