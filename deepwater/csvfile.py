@@ -85,19 +85,20 @@ class CsvSource(Source):
                     yield Batch(first, len(batch), batch, min(done(), self._size))
                     first += len(batch)
 
-    def columns(self) -> Columns:
+    def columns(self, chosen: tuple[str, ...]) -> Columns:
         """Pass over the file: a type is what all cells of a column can be, the first of `_TYPES`.
 
         A type that a later block rules out was not tried on the blocks before: then they are passed over again.
         Integers beyond 64 bits are text: as float64 they would lose digits.
         """
-        left = {name: list(_TYPES) for name in self.names}
+        names = [name for name in self.names if name in chosen]
+        left = {name: list(_TYPES) for name in names}
         is_late = True
         while is_late:
             is_late, rows = False, 0
-            widths, whole = dict.fromkeys(self.names, 0), dict.fromkeys(self.names, True)
+            widths, whole = dict.fromkeys(names, 0), dict.fromkeys(names, True)
             for batch in self.batches():
-                for name in self.names:
+                for name in names:
                     cells = batch.data.column(name)
                     widths[name] = max(widths[name], _longest(cells))
                     before = len(left[name])
@@ -107,12 +108,12 @@ class CsvSource(Source):
                     is_late |= rows > 0 and len(left[name]) < before
                     whole[name] = whole[name] and left[name][0] == "float64" and _are_whole(cells)
                 rows += batch.rows
-        for name in self.names:
+        for name in names:
             if rows and whole[name]:
                 left[name] = ["text"]
         if not rows:
             raise self.refuse("there is no row to tell the types by; give the feed's --spec")
-        found = [(name, left[name][0]) for name in self.names]
+        found = [(name, left[name][0]) for name in names]
         return [(name, text_of_width(widths[name]) if type_ == "text" else type_) for name, type_ in found]
 
     def values(self, batch: Batch, layout: Layout, names: dict[str, str]) -> dict[str, Array]:

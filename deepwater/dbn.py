@@ -108,7 +108,7 @@ class DbnSource(Source):
             self._start = self._metadata(stream)
         body = _BODIES[self._rtype]
         self._dtype = np.dtype([*_HEADER, *body, *([("ts_out", "<u8")] if self._ts_out else [])])
-        self.names = tuple(name for name, _ in self.columns())
+        self.names = tuple(name for name, _ in self._columns())
 
     @contextlib.contextmanager
     def _stream(self) -> Iterator[Any]:
@@ -222,8 +222,11 @@ class DbnSource(Source):
 
     # --- values --------------------------------------------------------------------------------------
 
-    def columns(self) -> Columns:
+    def columns(self, chosen: tuple[str, ...]) -> Columns:
         """Return names and types."""
+        return [(name, type_) for name, type_ in self._columns() if name in chosen]
+
+    def _columns(self) -> Columns:
         found = []
         fields: Mapping[str, Any] = self._dtype.fields or {}
         for name in self._dtype.names or ():

@@ -12,6 +12,7 @@ one before, and how many records that concerned is counted: `Platform.write` wou
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,14 +22,14 @@ import numpy as np
 
 from deepwater.csvfile import CsvSource
 from deepwater.dbn import DbnSource
-from deepwater.errors import RecordError, SchemaMismatchError
+from deepwater.errors import RecordError, SchemaError, SchemaMismatchError
 from deepwater.layout import Layout
 from deepwater.platform import Platform
 from deepwater.schema import FeedSpec, check_feed_name
 from deepwater.settings import Settings
 from deepwater.tables import Array, ArrowSource, Batch, NpySource, Source
 from deepwater.values import Packer
-from deepwater.wording import did_you_mean, short_path
+from deepwater.wording import did_you_mean, named, short_path, shown
 
 FORMS = ("parquet", "arrow", "csv", "npy", "dbn")
 ENDINGS = {
@@ -179,8 +180,8 @@ def _chosen(source: Source, columns: Iterable[str] | None) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(columns))
     for name in wanted:
         if name not in source.names:
-            hint = did_you_mean(name, source.names) or f"; columns are {', '.join(source.names[:20])}"
-            raise source.refuse(f"no column {name!r}{hint}", column=name)
+            hint = did_you_mean(name, source.names) or f"; columns are {named(source.names)}"
+            raise source.refuse(f"no column {shown(name)}{hint}", column=name)
     return wanted
 
 
@@ -202,8 +203,22 @@ def _spec(
         return FeedSpec(feed, source.layout.fields, source.layout.ts_col), "the layout that the file carries"
     if isinstance(source, DbnSource):
         ts_col = ts_col or source.clock
-    fields, clock = source.spec_fields(ts_col, short_path(source.path), chosen)
-    return FeedSpec(feed, fields, clock, settings=Settings.from_json(source.settings())), "the columns of the file"
+    with _naming(source):
+        fields, clock = source.spec_fields(ts_col, short_path(source.path), chosen)
+        made = FeedSpec(feed, fields, clock, settings=Settings.from_json(source.settings()))
+        Layout.compile(made)  # what is wrong with the names and types is wrong with the file
+    return made, "the columns of the file"
+
+
+@contextlib.contextmanager
+def _naming(source: Source) -> Iterator[None]:
+    """Let errors about a spec that was inferred name the file."""
+    try:
+        yield
+    except SchemaError as error:
+        if error.message.startswith(short_path(source.path)):
+            raise
+        raise type(error)(f"{short_path(source.path)}: {error.message}", **error.parts) from error
 
 
 def _matched(source: Source, layout: Layout, chosen: tuple[str, ...]) -> dict[str, str]:
@@ -217,11 +232,11 @@ def _matched(source: Source, layout: Layout, chosen: tuple[str, ...]) -> dict[st
     if missing:
         hint = did_you_mean(missing[0], extra)
         raise source.refuse(
-            f"has no column for {', '.join(missing)}{hint}; its columns are {', '.join(source.names[:20])}",
+            f"has no column for {named(missing)}{hint}; its columns are {named(source.names)}",
             missing=missing,
         )
     if extra:
-        text = f"columns {', '.join(extra)} are not in the feed; say which columns to take"
+        text = f"{named(extra)}: no such field in the feed; say which columns to take"
         raise source.refuse(text, extra=extra)
     return names
 

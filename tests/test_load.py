@@ -183,7 +183,7 @@ def test_columns_and_names(tmp_path: Path, tmp_store: Path) -> None:
             load(dw, path, "T")
         found = load(dw, path, "T", ts_col="ts", columns=["px", "ts"])
         assert found.names == {"px": "px", "ts_us": "ts"} and found.spec.ts_col == "ts_us"
-        with pytest.raises(RecordError, match="columns ev, extra are not in the feed"):
+        with pytest.raises(RecordError, match="ev, extra: no such field in the feed"):
             load(dw, path, "T")
         with pytest.raises(RecordError, match="no column 'extr'; did you mean 'extra'"):
             load(dw, path, "T", columns=["extr"])
@@ -422,6 +422,58 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, tmp_store: Path) ->
     pq.write_table(pa.table([clock, clock], names=["t_us", "t_us"]), tmp_path / "a.parquet")
     with Platform(tmp_store) as dw, pytest.raises(RecordError, match="two columns are called 't_us'"):
         load(dw, str(tmp_path / "a.parquet"), "T")
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("M8", "column 'x': datetime64 has no unit"), ("V4", "column 'x' holds 4 bytes of no type"),
+                      ([("a", "f8")], "column 'x' holds fields of its own"), ("c16", "column 'x': no type"),
+                      ("m8[s]", "column 'x': no type of Deepwater holds timedelta64")])  # fmt: skip
+def test_a_field_of_npy_that_no_feed_holds_is_named_and_may_be_left_out(
+    kind: Any, why: str, tmp_path: Path, tmp_store: Path
+) -> None:
+    array = np.zeros(3, [("t_us", "u8"), ("x", kind)])
+    np.save(tmp_path / "a.npy", array)
+    other = {**SPEC, "fields": [SPEC["fields"][0], {"name": "x", "type": "uint64"}]}
+    with Platform(tmp_store) as dw:
+        with pytest.raises((RecordError, SchemaError)) as caught:
+            load(dw, str(tmp_path / "a.npy"), "T")
+        assert why in str(caught.value) and "a.npy" in str(caught.value) and dw.list_feeds() == []
+        if kind in ("M8", "V4"):
+            with pytest.raises(RecordError, match=r"a\.npy': column 'x'"):
+                load(dw, str(tmp_path / "a.npy"), "T", spec=other)
+        assert load(dw, str(tmp_path / "a.npy"), "T", columns=["t_us"]).records == 3
+
+
+def test_a_column_that_no_feed_holds_may_be_left_out(tmp_path: Path, tmp_store: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"t_us": [US], "x": [{"a": 1}]}), path)
+    with Platform(tmp_store) as dw:
+        with pytest.raises(SchemaError, match=r"a\.parquet': column 'x'"):
+            load(dw, path, "T")
+        assert load(dw, path, "T", columns=["t_us"]).records == 1
+
+
+def test_an_error_names_the_file_and_is_a_line_however_many_columns(tmp_path: Path, tmp_store: Path) -> None:
+    path, many = str(tmp_path / "wide.parquet"), 2000
+    only = {"feed_name": "T", "ts_col": "t_us", "fields": [{"name": "t_us", "type": "uint64"}]}
+    wide = {**only, "fields": only["fields"] + [{"name": f"f{k}", "type": "uint64"} for k in range(many)]}
+    stamp, some = {"t_us": [US]}, {f"f{k}": [1.0] for k in range(many)}
+    for columns, spec, why in (
+        ({f"f{k}_us": [1] for k in range(many)}, None, "Candidates: f0_us, f1_us"),
+        (some, None, "Candidates: none"), (some, only, "has no column for t_us"),
+        (stamp | some, only, "and 1,992 more: no such field"), (stamp, wide, "has no column for f0, f1"),
+        (stamp | {"a b": [1]}, None, "field name 'a b' is not allowed"),
+        (stamp | {"n": ["x" * 100_000]}, None, "field 'n': type 'char"),
+    ):  # fmt: skip
+        pq.write_table(pa.table(columns), path)
+        with Platform(tmp_store) as dw, pytest.raises((RecordError, SchemaError)) as caught:
+            load(dw, path, "T", spec=spec)
+        said = str(caught.value)
+        assert why in said and "wide.parquet" in said and len(said) < 400, said
+    names = ",".join(f"f{k}" for k in range(20_000))
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match="row 1: 20000 cells expected, 1 found") as caught:
+        load(dw, csv(tmp_path / "a.csv", f"{names}\n1\n"), "T")
+    assert len(str(caught.value)) < 400
 
 
 def test_types_cannot_be_told_of_no_rows(tmp_path: Path, tmp_store: Path) -> None:
