@@ -517,8 +517,21 @@ def test_what_ends_the_writing_says_how_much_of_it_is_there(
             assert dw.list_feeds() == []
         else:
             assert len(records_of(dw, "T")) == 5 + sum(calls[:2])
-    there = f"{sum(calls[:2])} records of it are in feed 'T', positions 5 to {4 + sum(calls[:2])}"
+    there = f"{sum(calls[:2]):,} records of it are in feed 'T', positions 5 to {4 + sum(calls[:2]):,}"
     assert notes == [there if exists else "nothing of it is in feed 'T'"]
+
+
+@pytest.mark.parametrize("skip", [0, 1, 65_536, 70_000, 99_999, 100_000, 1 << 40])
+def test_rows_that_are_there_are_skipped(skip: int, tmp_path: Path, tmp_store: Path) -> None:
+    array = np.zeros(100_000, [("t_us", "u8"), ("n", "i8")])
+    array["n"] = np.arange(len(array))
+    np.save(tmp_path / "a.npy", array)
+    with Platform(tmp_store) as dw:
+        dw.write("T", array[:5])
+        found = load(dw, str(tmp_path / "a.npy"), "T", skip=skip)
+        got = records_of(dw, "T")
+    assert found.records == max(0, len(array) - skip) and found.first == 5
+    assert got[5:].tobytes() == array[skip:].tobytes()
 
 
 def test_a_feed_with_a_writer_is_left_alone(tmp_path: Path, tmp_store: Path) -> None:

@@ -89,7 +89,7 @@ def import_(args: argparse.Namespace) -> int:
         try:
             found = load(
                 dw, args.file, args.feed, form=args.format, spec=args.spec, ts_col=args.ts_col, columns=args.columns,
-                dry_run=args.dry_run,
+                skip=args.skip, dry_run=args.dry_run,
                 progress=lambda what, done, total, unit: bar.show(f"{what} {args.file}", done, total, unit),
             )  # fmt: skip
         except RecordError as error:
