@@ -27,6 +27,7 @@ from deepwater.locks import Lock, watch_fork
 from deepwater.unshared import Unshared
 from deepwater.values import Packer
 from deepwater.wake import WAITING, Bell
+from deepwater.wording import count
 
 _NOT_PLAIN = (struct.error, TypeError, OverflowError, ValueError)
 """What `struct` says of a value that is not of its type: `values` converts it, or says what is wrong."""
@@ -276,8 +277,9 @@ class FeedWriter(Unshared, instead="a feed has one writer, in one process; hand 
     def _refuse_mix(self) -> None:
         """Raise while records are staged: what is written now would come before them."""
         if self._staged:
+            staged = f"{count(len(self._staged), 'record')} {'is' if len(self._staged) == 1 else 'are'}"
             raise RecordError(
-                f"feed {self.feed!r}: {len(self._staged)} records are staged and would come after this write: "
+                f"feed {self.feed!r}: {staged} staged and would come after this write: "
                 f"commit_values() or discard_values() first", feed=self.feed, staged=len(self._staged),
             )  # fmt: skip
 
@@ -303,7 +305,8 @@ class FeedWriter(Unshared, instead="a feed has one writer, in one process; hand 
                 self._lock.release()
                 self._directory.close()
             if dropped:
-                text = f"the writer of feed {self.feed!r} was closed with {dropped} records staged: they are dropped"
+                staged = f"{count(dropped, 'record')} staged"
+                text = f"the writer of feed {self.feed!r} was closed with {staged}: they are dropped"
                 warnings.warn(text, UserWarning, stacklevel=2)
 
     def __del__(self) -> None:

@@ -32,7 +32,7 @@ from deepwater.schema import FeedSpec, check_feed_name
 from deepwater.settings import Settings
 from deepwater.tables import Array, ArrowSource, Batch, NpySource, Source
 from deepwater.values import Packer
-from deepwater.wording import count, did_you_mean, named, short_path, shown
+from deepwater.wording import count, did_you_mean, named, positions_text, short_path, shown
 from deepwater.writer import Writer
 
 FORMS = ("parquet", "arrow", "csv", "npy", "dbn")
@@ -330,7 +330,7 @@ def _left(platform: Platform, found: Loaded, base: int | None) -> str:
     if base is None or not written:
         return f"nothing of it is in feed {found.feed!r}"
     verb = "is" if written == 1 else "are"
-    where = f"position {base:,}" if written == 1 else f"positions {base:,} to {base + written - 1:,}"
+    where = positions_text(base, base + written)
     return f"{count(written, 'record')} of it {verb} in feed {found.feed!r}, {where}"
 
 

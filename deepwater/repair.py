@@ -52,6 +52,7 @@ from deepwater.repair_plan import FeedPlan, plan_feed
 from deepwater.rewrite import ChunkPlan, last_clocks, write_chunk, write_marks, write_sums
 from deepwater.settings import Settings
 from deepwater.store import IMPORTING, STORE, erase_left, is_left
+from deepwater.wording import count, positions_text
 
 _ROUNDS = 4
 
@@ -284,8 +285,10 @@ class _Repairer:
         for file, what in changes:
             self._say(directory.name_of(file), what, name)
         for first, stop, what in plan.lost:
-            count = f"{stop - first:,} records, positions {first} to {stop - 1}" if stop > first else f"from {first} on"
-            self._say(directory.path, f"LOST {count}: {what}", name, first, stop)
+            lost = f"from {first} on"
+            if stop > first:
+                lost = f"{count(stop - first, 'record')}, {positions_text(first, stop)}"
+            self._say(directory.path, f"LOST {lost}: {what}", name, first, stop)
 
     @contextlib.contextmanager
     def _locked(self, directory: Directory, name: str) -> Iterator[None]:
@@ -384,7 +387,7 @@ class _Repairer:
 
 
 def _marked(marks: int) -> str:
-    return f"written anew with {marks} mark{'' if marks == 1 else 's'}"
+    return f"written anew with {count(marks, 'mark')}"
 
 
 def _copy_or_move(directory: Directory, name: str, place: Directory) -> None:

@@ -102,6 +102,17 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def positions_text(first: int, stop: int) -> str:
+    """Return the positions ``first <= position < stop``, of which there is one at least.
+
+    Examples
+    --------
+    >>> positions_text(0, 1), positions_text(0, 5000)
+    ('position 0', 'positions 0 to 4,999')
+    """
+    return f"position {first:,}" if stop - first == 1 else f"positions {first:,} to {stop - 1:,}"
+
+
 def amount(size_bytes: float) -> str:
     """Return a number of bytes, in decimal units.
 
