@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from deepwater import Platform, shm
 from deepwater.check import verify
 from deepwater.errors import FeedLockedError
+from deepwater.files import Directory
 from deepwater.load import load
 from deepwater.new_feed import new_feed, refuse_if_filled
 from deepwater.schema import FeedSpec
@@ -165,3 +167,18 @@ def test_what_was_filled_meanwhile_is_not_taken_for_what_was_left(
         erase_left(store.data, HIDDEN)
     with Platform(tmp_store) as dw:
         assert len(dw["T"]) == 7
+
+
+def test_what_the_system_refuses_is_said_of_the_feed(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on a file system that is mounted read-only: the name of a hidden directory says nothing to anybody."""
+    Store.make(str(tmp_store)).close()
+
+    def refuse(self: Directory, name: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", name)
+
+    monkeypatch.setattr(Directory, "make_new", refuse)
+    with Platform(tmp_store) as dw:
+        for make in (lambda: dw.create_feed(SPEC), lambda: new_feed(tmp_store, SPEC).__enter__()):
+            with pytest.raises(OSError, match="Read-only") as caught:
+                make()
+            assert caught.value.filename == str(tmp_store / "data" / "T")
