@@ -62,7 +62,7 @@ def words_for(words: Sequence[str]) -> list[str]:
     words : sequence of str
         Those of the line after the program's name; the last one is unfinished, perhaps empty.
     """
-    *before, begun = words or [""]
+    *before, begun = [word for word in words if word != "="] or [""]  # bash breaks a line there too
     return sorted({word for word in _possible(before, begun) if word.startswith(begun)})
 
 
@@ -139,8 +139,7 @@ def _unquoted(word: str) -> str:
 def _feeds(before: list[str]) -> list[str]:
     """Return the feeds of the store of the line."""
     base = os.environ.get("DEEPWATER_HOME") or "./platform_data"
-    words = [word for word in before if word != "="]  # bash breaks a line there too
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(before, [*before[1:], ""], strict=True):
         if word == "--base-path" and following:
             base = _unquoted(following)
         elif word.startswith("--base-path="):
