@@ -309,7 +309,7 @@ def test_an_exception_in_the_block_drops_what_is_staged_and_is_the_only_word(dw:
 
     with pytest.raises(Mine):
         fails()
-    with pytest.warns(UserWarning, match="1 records staged"), dw.create_writer("F") as writer:
+    with pytest.warns(UserWarning, match="1 record staged"), dw.create_writer("F") as writer:
         stage(writer, 2, 1)
     assert len(everything(dw)) == 2
 
