@@ -43,6 +43,7 @@ from deepwater.held import Held
 from deepwater.layout import Layout
 from deepwater.oldest import ALL, OLDEST, Oldest, read_oldest
 from deepwater.ring_files import SharedPlace
+from deepwater.wording import count
 
 MAPPED = 64
 """Chunks kept mapped by a reader; fewer where few files may be open."""
@@ -300,8 +301,8 @@ class Chain:
     def why_lost(self, lost: int) -> str:
         """What to tell a follower that was overtaken."""
         return (
-            f"retention let {lost:,} records go before they were read: read faster, keep more (the setting retain), "
-            f"or take on_lap='skip'"
+            f"retention let {count(lost, 'record')} go before somebody read them: read faster, keep more (the setting "
+            f"retain), or take on_lap='skip'"
         )
 
     def close(self) -> None:

@@ -36,7 +36,8 @@ from deepwater.findings import Finding, Findings, Report
 from deepwater.global_registry import GONE, LIVE, NAME, ROW_LAYOUT
 from deepwater.rawfile import REPAIR, RESTORE, RawFile, check_access, check_header, read_rows
 from deepwater.schema import check_feed_name, is_feed_name
-from deepwater.store import DATA, LOCK, STORE
+from deepwater.store import DATA, IMPORTING, LOCK, MAKING, STORE, is_left
+from deepwater.store import GONE as GONE_FEED
 
 Progress = Callable[[str, int, int], None]
 """Called with the feed's name, records checked and records to check of it."""
@@ -286,7 +287,11 @@ def _check_store(out: Findings, base: Directory, data: Directory) -> bytes | Non
         elif name not in known:
             out.note("unknown", base.name_of(name), "none of the store's files has that name")
     for name in data.names():
-        if name.startswith((".new-", ".gone-")):
+        if name.startswith(IMPORTING):
+            left = "left by an import that was killed: the next import or create removes it, and repair"
+            what = left if is_left(data, name) else "an import that is running"
+            out.note("temporary", data.name_of(name), what)
+        elif name.startswith((MAKING, GONE_FEED)):
             out.note("temporary", data.name_of(name), "a feed that is being made or deleted, or was left by a kill")
         elif not is_feed_name(name):
             out.note("unknown", data.name_of(name), "no feed can have that name")
@@ -301,7 +306,7 @@ def _check_global(
     try:
         file = RawFile(base, NAME)
     except FileNotFoundError:
-        if data.directories():
+        if any(map(is_feed_name, data.directories())):
             out.warning("no-registry", path, "the store's registry is missing: listing is slow", way_out=REPAIR)
         return {}
     except (OSError, CorruptFileError) as error:

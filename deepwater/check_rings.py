@@ -10,6 +10,7 @@ from deepwater.files import TEMPORARY, Directory
 from deepwater.findings import Findings
 from deepwater.rawfile import RawFile, check_access, check_header
 from deepwater.ring_files import ABOUT, WAKE, SharedPlace, parse_ring_name
+from deepwater.store import IMPORTING, is_left
 
 _CLEAN = "deepwater rings clean with the --base-path of this store"
 _FEED_HALF = 8
@@ -26,7 +27,9 @@ def check_rings(out: Findings, base: Directory, data: Directory, store_id: bytes
         out.error("shared-memory", SharedPlace(base, store_id).path, str(reason), way_out="remove it")
         return
     with directory:
-        feeds = set(data.directories())
+        there = data.directories()
+        filled = [name for name in there if name.startswith(IMPORTING) and not is_left(data, name)]
+        feeds = {*there, *(name.removeprefix(IMPORTING) for name in filled)}
         for name in directory.names():
             ring = parse_ring_name(name)
             feed = ring[0] if ring else name.removesuffix(WAKE)

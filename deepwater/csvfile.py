@@ -4,7 +4,8 @@ The first line names the columns. Cells are read as text and then converted a bl
 cannot be is named by row and column. Numbers are decimal; ``nan`` and ``inf`` are floats; times are ISO 8601 (a date,
 or a date and a time, with a zone or in UTC) or 15 to 20 digits of microseconds; bools are ``true`` and ``false``; text
 is what stands there; a cell of ``type[N]`` is a list in brackets. That is what Deepwater's own export writes. An empty
-cell is an empty text, and nothing else: records have no nulls.
+cell is an empty text, and nothing else: records have no nulls. A quote that is not closed would make one cell of all
+rows after it: it is an error (`deepwater.csvquotes`), and so is a row of more or fewer cells than there are names.
 
 A file whose name ends in .gz, .bz2 or .zst is decompressed on the way. It knows nothing of feeds.
 """
@@ -14,16 +15,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deepwater.arrow import columns_from_arrow
+from deepwater.csvquotes import Quotes
 from deepwater.errors import RecordError, TimeFormatError
 from deepwater.infer import Columns, text_of_width
 from deepwater.layout import Column, Layout
 from deepwater.spans import span_of
 from deepwater.tables import Array, Batch, Source, arrow_errors, check_regular
+from deepwater.wording import cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +38,7 @@ _ISO = rf"^{_DATE}([T ]{_TIME}(Z|[-+][0-9]{{2}}:?[0-9]{{2}})?)?$"
 _MICROSECONDS = re.compile(r"[0-9]{15,20}")
 _NUMBER = {"int64": r"^-?[0-9]+$", "uint64": r"^[0-9]+$", "float64": r"^[-+]?([0-9]|\.[0-9]|inf|nan)"}
 _BOOL = r"^(true|false)$"
+_CELLS = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 _TYPES = ("bool", "int64", "uint64", "float64", "time", "text")
 
 
@@ -46,35 +51,54 @@ class CsvSource(Source):
         super().__init__(path)
         self._size = check_regular(path)
         self.total = self._size
-        with arrow_errors(self), self._opened() as (reader, _):
+        with self._opened() as (reader, _):
             self.names = tuple(reader.schema.names)
         self.check_names()
 
-    def _opened(self) -> _Opened:
-        return _Opened(self.path, self.names)
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Callable[[], int]]]:
+        """Open the file; what pyarrow finds wrong in it is said as people count: rows from 1, without the names."""
+        import pyarrow as pa
+
+        quotes = Quotes()
+        with arrow_errors(self):
+            try:
+                with _Opened(self, quotes) as opened:
+                    yield opened
+            except pa.ArrowInvalid as error:
+                if found := _CELLS.match(str(error)):
+                    row = int(found[1]) - 1
+                    text = f"row {row}: {found[2]} cells expected, {found[3]} found: {cut(found[4], 80)!r}"
+                    raise self.refuse(text, row=row) from error
+                if "straddling object" in str(error):
+                    line = quotes.opened
+                    hint = f"; the quote opened at line {line} is perhaps never closed" if line is not None else ""
+                    raise self.refuse(f"a row is longer than {_BLOCK_BYTES} bytes{hint}") from error
+                raise
 
     def batches(self) -> Iterator[Batch]:
         """Pass over the file, from its beginning."""
         first, self.cut = 0, {}
-        with arrow_errors(self), self._opened() as (reader, done):
+        with self._opened() as (reader, done):
             for batch in reader:
                 if len(batch):
                     yield Batch(first, len(batch), batch, min(done(), self._size))
                     first += len(batch)
 
-    def columns(self) -> Columns:
+    def columns(self, chosen: tuple[str, ...]) -> Columns:
         """Pass over the file: a type is what all cells of a column can be, the first of `_TYPES`.
 
         A type that a later block rules out was not tried on the blocks before: then they are passed over again.
         Integers beyond 64 bits are text: as float64 they would lose digits.
         """
-        left = {name: list(_TYPES) for name in self.names}
+        names = [name for name in self.names if name in chosen]
+        left = {name: list(_TYPES) for name in names}
         is_late = True
         while is_late:
             is_late, rows = False, 0
-            widths, whole = dict.fromkeys(self.names, 0), dict.fromkeys(self.names, True)
+            widths, whole = dict.fromkeys(names, 0), dict.fromkeys(names, True)
             for batch in self.batches():
-                for name in self.names:
+                for name in names:
                     cells = batch.data.column(name)
                     widths[name] = max(widths[name], _longest(cells))
                     before = len(left[name])
@@ -84,12 +108,12 @@ class CsvSource(Source):
                     is_late |= rows > 0 and len(left[name]) < before
                     whole[name] = whole[name] and left[name][0] == "float64" and _are_whole(cells)
                 rows += batch.rows
-        for name in self.names:
+        for name in names:
             if rows and whole[name]:
                 left[name] = ["text"]
         if not rows:
             raise self.refuse("there is no row to tell the types by; give the feed's --spec")
-        found = [(name, left[name][0]) for name in self.names]
+        found = [(name, left[name][0]) for name in names]
         return [(name, text_of_width(widths[name]) if type_ == "text" else type_) for name, type_ in found]
 
     def values(self, batch: Batch, layout: Layout, names: dict[str, str]) -> dict[str, Array]:
@@ -108,17 +132,38 @@ class CsvSource(Source):
         return _scalars(column, own, cells) if column.count is None else _lists(column, own, cells)
 
 
+class _Watched:
+    """The bytes of a file as pyarrow reads them, its quotes looked at."""
+
+    closed = False
+
+    def __init__(self, source: CsvSource, stream: Any, quotes: Quotes) -> None:
+        self._source, self._stream, self._quotes = source, stream, quotes
+
+    def read(self, size: int) -> bytes:
+        """Return the next block; empty at the end."""
+        block: bytes = self._stream.read(size)
+        wrong = self._quotes.wrong_in(block) if block else self._quotes.wrong_at_end()
+        if wrong is not None:
+            raise self._source.refuse(wrong)
+        return block
+
+    def close(self) -> None:
+        """Who opened the stream closes it."""
+
+
 class _Opened:
     """A reader of record batches of text, and how many bytes of the file it has taken."""
 
-    def __init__(self, path: str, names: tuple[str, ...]) -> None:
+    def __init__(self, source: CsvSource, quotes: Quotes) -> None:
         import pyarrow as pa
 
-        self._file = pa.OSFile(os.fsencode(path), "rb")
-        self._names = names
-        ending = path.rpartition(".")[2].lower()
+        self._file = pa.OSFile(os.fsencode(source.path), "rb")
+        self._names = source.names
+        ending = source.path.rpartition(".")[2].lower()
         codec = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}.get(ending)
         self._stream = pa.CompressedInputStream(self._file, codec) if codec else self._file
+        self._watched = _Watched(source, self._stream, quotes)
 
     def __enter__(self) -> tuple[Any, Callable[[], int]]:
         import pyarrow as pa
@@ -128,7 +173,7 @@ class _Opened:
         types = dict.fromkeys(self._names, pa.utf8())
         try:
             reader = csv.open_csv(
-                self._stream,
+                pa.PythonFile(self._watched, "r"),
                 read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
                 parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=len(types) != 1),
                 convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=False),

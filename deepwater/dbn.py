@@ -13,8 +13,9 @@
 
 All is little-endian. The whole may be inside Zstandard. The bodies that are read (`_BODIES`) are the same in all
 three versions; definitions, statistics, imbalances and statuses are not: a file of these is refused. A file of one
-schema may hold records of other kinds (errors, symbol mappings, heartbeats): they are passed over and counted. A length
-of 0, which would never end, and a record that is cut off are errors that name the record.
+schema may hold records of other kinds (errors, symbol mappings, heartbeats): they are passed over and counted. One of
+another schema is an error that names it, and so are records that are all of a kind not known: nothing would be left of
+the file. A length of 0, which would never end, and a record that is cut off are errors that name the record.
 
 What becomes of values: prices, integers of 1e-9, become the nearest float64, and 2^63-1 ("none") NaN. Times,
 nanoseconds, become microseconds, rounded down: how many records had a part below is counted (`Source.notes`); 2^64-1
@@ -37,6 +38,7 @@ from deepwater.arrow import decompressed
 from deepwater.infer import Columns
 from deepwater.layout import Layout
 from deepwater.tables import BATCH_BYTES, Array, Batch, Source, arrow_errors, check_regular
+from deepwater.wording import count
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _HEAD_BYTES = 8
@@ -70,6 +72,13 @@ _SCHEMAS = {
 }  # fmt: skip
 _REFUSED = {9: "definition", 10: "statistics", 11: "status", 12: "imbalance", 14: "cmbp-1", 15: "cbbo-1s",
             16: "cbbo-1m", 17: "tcbbo"}  # fmt: skip
+_KINDS = {rtype: name for name, rtype in reversed(_SCHEMAS.values())} | {
+    0x12: "status", 0x13: "definition", 0x14: "imbalance", 0x18: "statistics", 0xB1: "cmbp-1", 0xC0: "cbbo-1s",
+    0xC1: "cbbo-1m", 0xC2: "tcbbo",
+}  # fmt: skip
+"""rtype -> the schema that has such records."""
+_BESIDE = {0x15, 0x16, 0x17}
+"""Errors, symbol mappings, heartbeats: beside records of any schema."""
 _PRICES = {"price", "open", "high", "low", "close", "bid_px", "ask_px"}
 
 
@@ -81,7 +90,9 @@ class DbnSource(Source):
     version : int
     dataset, schema : str
     symbols : list of str
-        As they were asked for.
+        As they were asked for, the first 1000.
+    symbol_count : int
+        How many were.
     """
 
     form = "dbn"
@@ -92,11 +103,12 @@ class DbnSource(Source):
         with open(path, "rb") as file:
             self._is_packed = file.read(4) == _ZSTD
         self._lost = self._others = 0
+        self._unknown: int | None = None
         with arrow_errors(self), self._stream() as stream:
             self._start = self._metadata(stream)
         body = _BODIES[self._rtype]
         self._dtype = np.dtype([*_HEADER, *body, *([("ts_out", "<u8")] if self._ts_out else [])])
-        self.names = tuple(name for name, _ in self.columns())
+        self.names = tuple(name for name, _ in self._columns())
 
     @contextlib.contextmanager
     def _stream(self) -> Iterator[Any]:
@@ -128,16 +140,17 @@ class DbnSource(Source):
             what = _REFUSED.get(number, "several schemas at once" if number == 0xFFFF else f"schema {number}")
             raise self.refuse(f"holds {what}; read are {', '.join(name for name, _ in _SCHEMAS.values())}")
         self.schema, self._rtype = _SCHEMAS[number]
-        self.symbols = self._symbols(data, symbol_bytes)
+        self.symbol_count, self.symbols = self._symbols(data, symbol_bytes)
         return _HEAD_BYTES + size
 
-    def _symbols(self, data: bytes, size: int) -> list[str]:
+    def _symbols(self, data: bytes, size: int) -> tuple[int, list[str]]:
+        """Return how many there are, and the first of them: a file that promises millions takes no memory for them."""
         at = _FIXED_BYTES + int.from_bytes(data[_FIXED_BYTES - 4 : _FIXED_BYTES], "little")
-        (count,) = struct.unpack_from("<I", data, at) if len(data) >= at + 4 else (0,)
-        if not size or at + 4 + count * size > len(data):
-            raise self.refuse(f"damaged metadata: {count} symbols of {size} bytes do not fit into it")
-        raw = (data[at + 4 + k * size : at + 4 + (k + 1) * size] for k in range(count))
-        return [symbol.partition(b"\0")[0].decode("latin-1") for symbol in raw]
+        (number,) = struct.unpack_from("<I", data, at) if len(data) >= at + 4 else (0,)
+        if not size or at + 4 + number * size > len(data):
+            raise self.refuse(f"damaged metadata: {number} symbols of {size} bytes do not fit into it")
+        raw = (data[at + 4 + k * size : at + 4 + (k + 1) * size] for k in range(min(number, _KEPT_SYMBOLS)))
+        return number, [symbol.partition(b"\0")[0].decode("latin-1") for symbol in raw]
 
     # --- records -------------------------------------------------------------------------------------
 
@@ -146,6 +159,7 @@ class DbnSource(Source):
         size = self._dtype.itemsize
         want = max(1, BATCH_BYTES // 8 // size) * size
         first = self._lost = self._others = 0
+        self._unknown = None
         with arrow_errors(self), self._stream() as stream:
             stream.read(self._start)
             rest = b""
@@ -162,7 +176,10 @@ class DbnSource(Source):
                 first += len(records)
             rest = rest[used:]
         if rest:
-            raise self.refuse(f"cut off in record {first + self._others + 1}: {len(rest)} bytes are left of it")
+            left = count(len(rest), "byte")
+            raise self.refuse(f"cut off in record {first + self._others + 1}: {left} of it {_there(len(rest))}")
+        if not first and self._unknown is not None:
+            raise self.refuse(f"holds no record of {self.schema}, but of a kind not known, {self._unknown:#04x}")
 
     def _records(self, data: bytes, first: int) -> tuple[Array, int]:
         """Return the records of our kind that are whole in `data`, and how many bytes that took."""
@@ -185,7 +202,7 @@ class DbnSource(Source):
             if at + length > len(data):
                 break
             if data[at + 1] != self._rtype:
-                self._others += 1
+                self._pass_over(data[at + 1], first + len(kept) // size)
             elif length != size:
                 number = first + len(kept) // size + self._others + 1
                 raise self.refuse(f"record {number} has {length} bytes, one of {self.schema} {size}")
@@ -194,10 +211,22 @@ class DbnSource(Source):
             at += length
         return np.frombuffer(bytes(kept), self._dtype), at
 
+    def _pass_over(self, rtype: int, before: int) -> None:
+        """Count a record of another kind; one of another schema is refused."""
+        self._others += 1
+        if rtype in _KINDS:
+            text = f"record {before + self._others} is of {_KINDS[rtype]}, the metadata says {self.schema}"
+            raise self.refuse(f"{text}: the file is of another schema than it says, or of several")
+        if rtype not in _BESIDE:
+            self._unknown = rtype
+
     # --- values --------------------------------------------------------------------------------------
 
-    def columns(self) -> Columns:
+    def columns(self, chosen: tuple[str, ...]) -> Columns:
         """Return names and types."""
+        return [(name, type_) for name, type_ in self._columns() if name in chosen]
+
+    def _columns(self) -> Columns:
         found = []
         fields: Mapping[str, Any] = self._dtype.fields or {}
         for name in self._dtype.names or ():
@@ -218,7 +247,7 @@ class DbnSource(Source):
 
     def settings(self) -> dict[str, Any]:
         """Return what a feed made of it keeps in its settings: where it is from, and the symbols."""
-        about = {"dataset": self.dataset, "schema": self.schema, "symbols": self.symbols[:_KEPT_SYMBOLS]}
+        about = {"dataset": self.dataset, "schema": self.schema, "symbols": self.symbols}
         return {"desc": f"{self.dataset} {self.schema}, from Databento", "config": {"dbn": about}}
 
     def values(self, batch: Batch, layout: Layout, names: dict[str, str]) -> dict[str, Array]:
@@ -238,12 +267,19 @@ class DbnSource(Source):
 
     def notes(self) -> list[str]:
         """Return what it is, what was cut and what was left out."""
-        said = [f"DBN version {self.version}, {self.dataset} {self.schema}, {len(self.symbols)} symbols"]
+        said = [f"DBN version {self.version}, {self.dataset} {self.schema}, {count(self.symbol_count, 'symbol')}"]
         if self._lost:
-            said.append(f"{self._lost:,} records have times between two microseconds: cut to the one before")
+            verb = "has" if self._lost == 1 else "have"
+            said.append(f"{count(self._lost, 'record')} {verb} times between two microseconds: cut to the one before")
         if self._others:
-            said.append(f"{self._others:,} records of other kinds (errors, mappings, heartbeats) are left out")
+            verb = "is" if self._others == 1 else "are"
+            others = f"{count(self._others, 'record')} of other kinds (errors, mappings, heartbeats)"
+            said.append(f"{others} {verb} left out")
         return said
+
+
+def _there(number: int) -> str:
+    return "is there" if number == 1 else "are there"
 
 
 def _type_of(name: str, dtype: np.dtype[Any]) -> str:

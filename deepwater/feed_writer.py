@@ -27,6 +27,7 @@ from deepwater.locks import Lock, watch_fork
 from deepwater.unshared import Unshared
 from deepwater.values import Packer
 from deepwater.wake import WAITING, Bell
+from deepwater.wording import count
 
 _NOT_PLAIN = (struct.error, TypeError, OverflowError, ValueError)
 """What `struct` says of a value that is not of its type: `values` converts it, or says what is wrong."""
@@ -276,10 +277,9 @@ class FeedWriter(Unshared, instead="a feed has one writer, in one process; hand 
     def _refuse_mix(self) -> None:
         """Raise while records are staged: what is written now would come before them."""
         if self._staged:
-            raise RecordError(
-                f"feed {self.feed!r}: {len(self._staged)} records are staged and would come after this write: "
-                f"commit_values() or discard_values() first", feed=self.feed, staged=len(self._staged),
-            )  # fmt: skip
+            text = f"records are staged ({len(self._staged)}) and would come after this write: commit_values() or " \
+                   f"discard_values() first"
+            raise RecordError(f"feed {self.feed!r}: {text}", feed=self.feed, staged=len(self._staged))
 
     # --- closing -------------------------------------------------------------------------------------
 
@@ -303,8 +303,8 @@ class FeedWriter(Unshared, instead="a feed has one writer, in one process; hand 
                 self._lock.release()
                 self._directory.close()
             if dropped:
-                text = f"the writer of feed {self.feed!r} was closed with {dropped} records staged: they are dropped"
-                warnings.warn(text, UserWarning, stacklevel=2)
+                what = f"was closed: {count(dropped, 'staged record')} dropped"
+                warnings.warn(f"the writer of feed {self.feed!r} {what}", UserWarning, stacklevel=2)
 
     def __del__(self) -> None:
         if getattr(self, "_problem", self) is None:

@@ -304,7 +304,10 @@ def allocate(fd: int, offset: int, size: int) -> None:
 
 @contextlib.contextmanager
 def full_is_said(path: str) -> Iterator[None]:
-    """Have a disk without space raise `StorageFullError` whatever call met it (a new name takes space too)."""
+    """Have a disk without space raise `StorageFullError` whatever call met it (a new name takes space too).
+
+    Other errors of calls by a name in an open directory are said of `path`: that name says nothing to anybody.
+    """
     try:
         yield
     except StorageFullError:
@@ -312,6 +315,8 @@ def full_is_said(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise full(error, path) from error
+        if isinstance(error.filename, str) and not os.path.isabs(error.filename):
+            error.filename = path
         raise
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from deepwater import wording
 from deepwater.errors import SchemaError
 from deepwater.fields import SCALARS, Field
 
@@ -62,7 +63,7 @@ def _pick_clock(columns: Columns, ts_col: str | None, where: str) -> str:
     for found in (times, named):
         if len(found) == 1:
             return found[0]
-    some = ", ".join(times or named) or "none"
+    some = wording.named(times or named) or "none"
     raise SchemaError(f"{where}: which column is the clock? Candidates: {some}; pass ts_col=", key="ts_col")
 
 

@@ -2,9 +2,10 @@
 
 A feed is only ever appended to, so nothing can be taken back from one that was there before. The file is therefore
 passed over twice: first every row is converted and checked, and nothing is written; then it is written, a batch at a
-time. A file with a bad row changes nothing. What can still end the second pass (a full disk, an interrupt, a file that
-was changed meanwhile) removes a feed that was made for it, and of a feed that was there says how many records were
-written. The alternative, one pass that stops at the bad row, is twice as fast and leaves half a file in a feed.
+time. A file with a bad row changes nothing. What can still end the second pass (a full disk, an interrupt, a kill, a
+file that was changed meanwhile) leaves no feed where one was to be made (`deepwater.new_feed`); in a feed that was
+there it leaves the first records of the file, and says how many where it can. The alternative, one pass that stops at
+the bad row, is twice as fast and leaves half a file in a feed.
 
 Columns are matched by name; a clock ``x_us`` also takes a column ``x``. Times finer than a microsecond are cut to the
 one before, and how many records that concerned is counted: `Platform.write` would refuse them.
@@ -12,6 +13,7 @@ one before, and how many records that concerned is counted: `Platform.write` wou
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,14 +23,17 @@ import numpy as np
 
 from deepwater.csvfile import CsvSource
 from deepwater.dbn import DbnSource
-from deepwater.errors import RecordError, SchemaMismatchError
+from deepwater.errors import RecordError, SchemaError, SchemaMismatchError
 from deepwater.layout import Layout
+from deepwater.new_feed import new_feed, refuse_if_filled
 from deepwater.platform import Platform
+from deepwater.ring_writer import RingWriter
 from deepwater.schema import FeedSpec, check_feed_name
 from deepwater.settings import Settings
 from deepwater.tables import Array, ArrowSource, Batch, NpySource, Source
 from deepwater.values import Packer
-from deepwater.wording import did_you_mean, short_path
+from deepwater.wording import count, did_you_mean, named, positions_text, short_path, shown
+from deepwater.writer import Writer
 
 FORMS = ("parquet", "arrow", "csv", "npy", "dbn")
 ENDINGS = {
@@ -118,7 +123,7 @@ def open_source(path: str, form: str | None = None) -> Source:
 
 def load(
     platform: Platform, path: str, feed: str, *, form: str | None = None, spec: Any = None, ts_col: str | None = None,
-    columns: Iterable[str] | None = None, dry_run: bool = False, progress: Progress | None = None,
+    columns: Iterable[str] | None = None, skip: int = 0, dry_run: bool = False, progress: Progress | None = None,
 ) -> Loaded:  # fmt: skip
     """Append the records of a file to a feed, all of them or none; the feed is made if there is none.
 
@@ -137,6 +142,8 @@ def load(
         The clock, where it is inferred and more than one column could be it.
     columns : iterable of str, optional
         Only these columns of the file.
+    skip : int
+        Leave out so many rows at the beginning: those that an import that was broken off has brought in.
     dry_run : bool
         Check all of the file, and write nothing.
     progress : callable, optional
@@ -162,11 +169,14 @@ def load(
     wanted, inferred = _spec(platform, source, feed, spec, ts_col, chosen, exists)
     layout = Layout.compile(wanted)
     found = Loaded(path, source.form, feed, wanted, not exists, inferred, _matched(source, layout, chosen))
-    if exists and not dry_run:
-        platform.create_writer(feed).close()  # that somebody writes it is said before a long file is read
-    _check(source, layout, found, progress)
+    if not dry_run:  # that somebody writes it is said before a long file is read
+        if exists:
+            platform.create_writer(feed).close()
+        else:
+            refuse_if_filled(platform.base_path, feed)
+    _check(source, layout, found, skip, progress)
     if not dry_run:
-        _write(platform, source, layout, found, progress)
+        _write(platform, source, layout, found, skip, progress)
     return found
 
 
@@ -179,8 +189,8 @@ def _chosen(source: Source, columns: Iterable[str] | None) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(columns))
     for name in wanted:
         if name not in source.names:
-            hint = did_you_mean(name, source.names) or f"; columns are {', '.join(source.names[:20])}"
-            raise source.refuse(f"no column {name!r}{hint}", column=name)
+            hint = did_you_mean(name, source.names) or f"; columns are {named(source.names)}"
+            raise source.refuse(f"no column {shown(name)}{hint}", column=name)
     return wanted
 
 
@@ -202,8 +212,22 @@ def _spec(
         return FeedSpec(feed, source.layout.fields, source.layout.ts_col), "the layout that the file carries"
     if isinstance(source, DbnSource):
         ts_col = ts_col or source.clock
-    fields, clock = source.spec_fields(ts_col, short_path(source.path), chosen)
-    return FeedSpec(feed, fields, clock, settings=Settings.from_json(source.settings())), "the columns of the file"
+    with _naming(source):
+        fields, clock = source.spec_fields(ts_col, short_path(source.path), chosen)
+        made = FeedSpec(feed, fields, clock, settings=Settings.from_json(source.settings()))
+        Layout.compile(made)  # what is wrong with the names and types is wrong with the file
+    return made, "the columns of the file"
+
+
+@contextlib.contextmanager
+def _naming(source: Source) -> Iterator[None]:
+    """Let errors about a spec that was inferred name the file."""
+    try:
+        yield
+    except SchemaError as error:
+        if error.message.startswith(short_path(source.path)):
+            raise
+        raise type(error)(f"{short_path(source.path)}: {error.message}", **error.parts) from error
 
 
 def _matched(source: Source, layout: Layout, chosen: tuple[str, ...]) -> dict[str, str]:
@@ -217,11 +241,11 @@ def _matched(source: Source, layout: Layout, chosen: tuple[str, ...]) -> dict[st
     if missing:
         hint = did_you_mean(missing[0], extra)
         raise source.refuse(
-            f"has no column for {', '.join(missing)}{hint}; its columns are {', '.join(source.names[:20])}",
+            f"has no column for {named(missing)}{hint}; its columns are {named(source.names)}",
             missing=missing,
         )
     if extra:
-        text = f"columns {', '.join(extra)} are not in the feed; say which columns to take"
+        text = f"{named(extra)}: no such field in the feed; say which columns to take"
         raise source.refuse(text, extra=extra)
     return names
 
@@ -229,15 +253,18 @@ def _matched(source: Source, layout: Layout, chosen: tuple[str, ...]) -> dict[st
 # --- two passes ------------------------------------------------------------------------------------------
 
 
-def _packed(source: Source, batch: Batch, packer: Packer, found: Loaded) -> Array:
-    """Return a batch as records, or say which row of the file does not fit."""
+def _packed(source: Source, batch: Batch, packer: Packer, found: Loaded, skip: int) -> Array:
+    """Return a batch as records, without the first `skip` of the file, or say which row of the file does not fit."""
+    skip -= batch.first
+    if skip >= batch.rows:
+        return np.zeros(0, packer.layout.dtype)
     try:
         values = source.values(batch, packer.layout, found.names)
         for name in packer.layout.clocks:
             values[name], cut = _whole_us(values[name])
             if cut:
                 found.cut[name] = found.cut.get(name, 0) + cut
-        return packer.pack_batch(values)
+        return packer.pack_batch(values)[max(0, skip) :]
     except RecordError as error:
         parts = {key: value for key, value in error.parts.items() if key not in ("row", "column", "path")}
         row, name = error.parts.get("row"), str(error.parts.get("column"))
@@ -257,38 +284,39 @@ def _whole_us(values: Array) -> tuple[Array, int]:
     return cut, int(np.count_nonzero((cut != values) & ~np.isnat(values)))
 
 
-def _check(source: Source, layout: Layout, found: Loaded, progress: Progress | None) -> None:
+def _check(source: Source, layout: Layout, found: Loaded, skip: int, progress: Progress | None) -> None:
     packer = Packer(layout)
     for batch in source.batches():
-        found.records += len(_packed(source, batch, packer, found))
+        found.records += len(_packed(source, batch, packer, found, skip))
         if progress is not None:
             progress("checking", batch.done, source.total, source.unit)
     found.cut |= {name: source.cut[own] for name, own in found.names.items() if source.cut.get(own)}
     found.notes = source.notes()
 
 
-def _write(platform: Platform, source: Source, layout: Layout, found: Loaded, progress: Progress | None) -> None:
-    if found.created:
-        platform.create_feed(found.spec)
+def _write(
+    platform: Platform, source: Source, layout: Layout, found: Loaded, skip: int, progress: Progress | None
+) -> None:
     base: int | None = None
-    done = False
     try:
-        with platform.create_writer(found.feed) as writer:
-            base = _end(platform, found.feed)
+        with _writer(platform, found) as writer:
+            base = writer.end
             packer, again = Packer(layout), dataclasses.replace(found, cut={})
             for batch in source.batches():
-                for piece in _pieces(_packed(source, batch, packer, again), found.spec):
+                for piece in _pieces(_packed(source, batch, packer, again, skip), found.spec):
                     writer.write_batch(piece)
                 if progress is not None:
                     progress("writing", batch.done, source.total, source.unit)
             writer.flush()
-        found.first, done = base, True
+        found.first = base
     except BaseException as error:  # Ctrl-C too: what is there is said
         error.add_note(_left(platform, found, base))
         raise
-    finally:
-        if not done and found.created:
-            platform.delete_feed(found.feed)
+
+
+def _writer(platform: Platform, found: Loaded) -> contextlib.AbstractContextManager[Writer | RingWriter]:
+    """Return the writer of the feed; of one that is made, one that is not there before all records are."""
+    return new_feed(platform.base_path, found.spec) if found.created else platform.create_writer(found.feed)
 
 
 def _end(platform: Platform, feed: str) -> int:
@@ -301,7 +329,9 @@ def _left(platform: Platform, found: Loaded, base: int | None) -> str:
     written = 0 if base is None or found.created else _end(platform, found.feed) - base
     if base is None or not written:
         return f"nothing of it is in feed {found.feed!r}"
-    return f"{written} records of it are in feed {found.feed!r}, positions {base} to {base + written - 1}"
+    verb = "is" if written == 1 else "are"
+    where = positions_text(base, base + written)
+    return f"{count(written, 'record')} of it {verb} in feed {found.feed!r}, {where}"
 
 
 def _pieces(records: Array, spec: FeedSpec) -> Iterator[Array]:

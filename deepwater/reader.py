@@ -37,6 +37,7 @@ from deepwater.timestamps import (
 )
 from deepwater.unshared import Unshared
 from deepwater.window import Coverage, Part, Window
+from deepwater.wording import count
 
 Inclusive = Literal["both", "left", "right", "neither"]
 T = TypeVar("T")
@@ -165,12 +166,12 @@ class Reader(Unshared, instead="pickle Platform and open a reader there, Platfor
         rate = f", {records / seconds:,.1f} records/s" if seconds > 0 else ""
         gaps = len(self.gaps())
         return (
-            f"{records:,} records, {clock} {format_us(low)} to {format_us(high)}{rate}, "
-            f"{records * self.layout.record_size / 1e6:,.1f} MB in {self._where()}, {gaps} gaps"
+            f"{count(records, 'record')}, {clock} {format_us(low)} to {format_us(high)}{rate}, "
+            f"{records * self.layout.record_size / 1e6:,.1f} MB in {self._where()}, {count(gaps, 'gap')}"
         )
 
     def _where(self) -> str:
-        return f"{len(self._chain)} chunks"
+        return count(len(self._chain), "chunk")
 
     def coverage(self, clock: str | None = None) -> tuple[int, int]:
         """The least and the greatest value of a clock, µs, both inclusive (exact).

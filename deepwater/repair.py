@@ -7,8 +7,9 @@ new file is put in place whole. So a kill in the middle leaves damage that the n
 are there for who wants to look. When a feed is mended it is checked again; what then remains is planned again, a few
 times at most. A repair of a sound store does nothing.
 
-Steps of a feed: strangers moved aside; where it begins; of each chunk its marks, then its records, then its checksums;
-what a writer does when it comes (`deepwater.recover`), and the registry; last the text files.
+What a killed import left (`deepwater.store`) is removed: it is no feed. Steps of a feed: strangers moved aside; where
+it begins; of each chunk its marks, then its records, then its checksums; what a writer does when it comes
+(`deepwater.recover`), and the registry; last the text files. More than 400 lines because half of them say what is done.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ from deepwater.recover import recover
 from deepwater.repair_plan import FeedPlan, plan_feed
 from deepwater.rewrite import ChunkPlan, last_clocks, write_chunk, write_marks, write_sums
 from deepwater.settings import Settings
-from deepwater.store import STORE
+from deepwater.store import IMPORTING, STORE, erase_left, is_left
+from deepwater.wording import count, positions_text
 
 _ROUNDS = 4
 
@@ -153,6 +155,7 @@ def repair(
     with base, data:
         done = _Repairer(base, data, apply, jobs or cores(), progress)
         done.store()
+        done.left()
         for name in feed_names(data, feeds):
             done.feed(name)
         done.registry()
@@ -182,6 +185,14 @@ class _Repairer:
         if self._apply:
             self._put_aside(self._base, STORE, "")
             self._base.write(STORE, store_bytes(self._store_id))
+
+    def left(self) -> None:
+        """What killed imports left: no feed, and never to become one."""
+        for name in self._data.directories():
+            if name.startswith(IMPORTING) and is_left(self._data, name):
+                self._say(self._data.name_of(name), "removed: a killed import left it")
+                if self._apply:
+                    erase_left(self._data, name)
 
     def registry(self) -> None:
         """``registry.bin``, a cache: made anew."""
@@ -274,8 +285,10 @@ class _Repairer:
         for file, what in changes:
             self._say(directory.name_of(file), what, name)
         for first, stop, what in plan.lost:
-            count = f"{stop - first:,} records, positions {first} to {stop - 1}" if stop > first else f"from {first} on"
-            self._say(directory.path, f"LOST {count}: {what}", name, first, stop)
+            lost = f"from {first} on"
+            if stop > first:
+                lost = f"{count(stop - first, 'record')}, {positions_text(first, stop)}"
+            self._say(directory.path, f"LOST {lost}: {what}", name, first, stop)
 
     @contextlib.contextmanager
     def _locked(self, directory: Directory, name: str) -> Iterator[None]:
@@ -374,7 +387,7 @@ class _Repairer:
 
 
 def _marked(marks: int) -> str:
-    return f"written anew with {marks} mark{'' if marks == 1 else 's'}"
+    return f"written anew with {count(marks, 'mark')}"
 
 
 def _copy_or_move(directory: Directory, name: str, place: Directory) -> None:

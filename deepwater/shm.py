@@ -24,7 +24,7 @@ from deepwater.locks import is_alive, may_be_alive
 from deepwater.ring import FEED_HALF
 from deepwater.ring_files import ABOUT, WAKE, parse_ring_name, root_of, user_directory_name
 from deepwater.segment import Segment
-from deepwater.store import Store
+from deepwater.store import IMPORTING, Store, is_left
 from deepwater.wake import OWNER_OFFSET
 
 Entry = dict[str, Any]
@@ -142,6 +142,8 @@ class _Owners:
             with self.store.open(feed) as directory:
                 return read_feed(directory, feed, self.store.id), None
         except FeedNotFoundError:
+            if not is_left(self.store.data, IMPORTING + feed) or feed in self.store.names():
+                return None, None  # it is being filled, or has just been
             return None, "its feed is gone"
         except (OSError, ValueError, CorruptFileError):
             return None, None

@@ -1,4 +1,15 @@
-"""A store on disk: its identity, and the directories of its feeds. Looking creates nothing."""
+"""A store on disk: its identity, and the directories of its feeds. Looking creates nothing.
+
+Beside the feeds ``data/`` has directories under names that no feed can have, so that nobody lists or opens them::
+
+    .new-<uuid>     a feed that is being made: its two text files, for moments; then it is renamed
+    .gone-<uuid>    a feed that is being deleted
+    .import-<feed>  a feed that is being filled (`deepwater.new_feed`), for as long as that takes; then it is renamed
+
+Who fills a feed holds the lock on its ``layout.json`` (MAINTENANCE) before the directory gets that name and until it
+has the feed's: a directory of an import that is not locked was left by a kill. Whoever makes or deletes a feed, or
+repairs the store, removes it. Rejected: to go by its age, as with ``.new-``; an import takes hours.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +26,17 @@ from deepwater.feed_files import FORMAT, LAYOUT, Feed, write_feed
 from deepwater.files import Directory, full_is_said
 from deepwater.global_registry import GlobalRegistry
 from deepwater.jsontext import load_json
+from deepwater.locks import Lock
 from deepwater.mounts import check_place
 from deepwater.ring_files import SharedPlace
 from deepwater.schema import check_feed_name, is_feed_name
 from deepwater.wording import did_you_mean
 
 STORE, DATA, LOCK = "store.json", "data", "store.lock"
-_HIDDEN = (".new-", ".gone-")
+MAKING, GONE, IMPORTING = ".new-", ".gone-", ".import-"
 _OLD_S = 3600
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+_TRIES = 100
 
 
 class Store:
@@ -131,7 +145,7 @@ class Store:
             return self._add(feed)
 
     def _add(self, feed: Feed) -> bool:
-        hidden = f"{_HIDDEN[0]}{uuid.uuid4().hex}"
+        hidden = f"{MAKING}{uuid.uuid4().hex}"
         try:
             self.data.make_new(hidden)
             with Directory(hidden, parent=self.data) as directory:
@@ -141,15 +155,73 @@ class Store:
                 self.registry.put(feed, directory)
         except BaseException as error:
             self._erase(hidden)
-            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            if isinstance(error, OSError) and error.errno in _TAKEN:
                 return False
             raise
         self._sweep()
         return True
 
+    def stage(self, feed: Feed) -> Lock | None:
+        """Make the directory of a feed that is to be filled; None if somebody else is filling one of its name.
+
+        Returns
+        -------
+        Lock or None
+            To be held until `appear` or `unstage`.
+        """
+        hidden, place = f"{MAKING}{uuid.uuid4().hex}", IMPORTING + feed.name
+        lock = None
+        try:
+            with full_is_said(self.data.name_of(feed.name)):
+                self.data.make_new(hidden)
+                with Directory(hidden, parent=self.data) as directory:
+                    write_feed(directory, feed)
+                    lock = Lock.take(LAYOUT, directory.fd)
+                assert lock is not None, "nobody knows it yet"
+                if self._rename_to_import(hidden, place):
+                    self._sweep()
+                    return lock
+        except BaseException:
+            self._erase(hidden)
+            raise
+        self._erase(hidden)
+        lock.release()
+        return None
+
+    def _rename_to_import(self, hidden: str, place: str) -> bool:
+        """Give a locked directory its name; what a killed import left under it goes. False if there is a live one."""
+        for k in range(_TRIES):
+            try:
+                os.rename(hidden, place, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
+                return True
+            except OSError as error:
+                if error.errno not in _TAKEN or k == _TRIES - 1:
+                    raise
+            if not erase_left(self.data, place):
+                return False
+        return False
+
+    def appear(self, feed: Feed) -> bool:
+        """Make a filled feed one of the store; False if there is a feed of its name by now."""
+        with full_is_said(self.data.name_of(feed.name)):
+            try:
+                os.rename(IMPORTING + feed.name, feed.name, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
+            except OSError as error:
+                if error.errno in _TAKEN:
+                    return False
+                raise
+            self.data.sync()
+        with Directory(feed.name, parent=self.data) as directory:
+            self.registry.put(feed, directory)
+        return True
+
+    def unstage(self, name: str) -> None:
+        """Remove what was filled. Under its lock."""
+        self._erase(IMPORTING + name)
+
     def remove(self, name: str) -> None:
         """Take a feed out of the store by rename, then remove its files. Mappings stay readable."""
-        hidden = f"{_HIDDEN[1]}{uuid.uuid4().hex}"
+        hidden = f"{GONE}{uuid.uuid4().hex}"
         with full_is_said(self.data.name_of(name)):
             os.rename(name, hidden, src_dir_fd=self.data.fd, dst_dir_fd=self.data.fd)
             self.data.sync()
@@ -160,18 +232,57 @@ class Store:
     def _erase(self, hidden: str) -> None:
         """Remove a directory that is no feed (any more), and the files in it."""
         with contextlib.suppress(FileNotFoundError), Directory(hidden, parent=self.data) as directory:
-            directory.remove(LAYOUT)  # first: whoever opens it from now on finds no feed, not a part of one
-            for name in directory.names():
-                directory.remove(name)
-            os.rmdir(hidden, dir_fd=self.data.fd)
+            _empty(self.data, hidden, directory)
 
     def _sweep(self) -> None:
-        """Remove what a killed process left of deleting a feed, and what is old of making one."""
+        """Remove what a killed process left of deleting or filling a feed, and what is old of making one."""
         for name in self.data.directories():
             with contextlib.suppress(OSError):
                 old = time.time() - os.stat(name, dir_fd=self.data.fd).st_mtime > _OLD_S
-                if name.startswith(_HIDDEN[1]) or (name.startswith(_HIDDEN[0]) and old):
+                if name.startswith(GONE) or (name.startswith(MAKING) and old):
                     self._erase(name)
+                elif name.startswith(IMPORTING):
+                    erase_left(self.data, name)
+
+
+def is_left(data: Directory, name: str) -> bool:
+    """Whether a directory of an import is one that nobody fills any more."""
+    return _left(data, name, erase=False)
+
+
+def erase_left(data: Directory, name: str) -> bool:
+    """Remove a directory of an import that nobody fills any more; False if somebody does."""
+    return _left(data, name, erase=True)
+
+
+def _left(data: Directory, name: str, *, erase: bool) -> bool:
+    try:
+        directory = Directory(name, parent=data)
+    except FileNotFoundError:
+        return True
+    lock = None
+    with directory:
+        try:
+            with contextlib.suppress(FileNotFoundError):  # killed while it was removed: nobody can hold it
+                lock = Lock.take(LAYOUT, directory.fd)
+                if lock is None:
+                    return False
+            # Who filled it may have come to the end since it was opened: then these files are those of a feed.
+            if erase and os.path.samestat(os.stat(name, dir_fd=data.fd, follow_symlinks=False), os.fstat(directory.fd)):
+                _empty(data, name, directory)
+        except FileNotFoundError:
+            pass
+        finally:
+            if lock is not None:
+                lock.release()
+    return True
+
+
+def _empty(data: Directory, name: str, directory: Directory) -> None:
+    directory.remove(LAYOUT)  # first: whoever opens it from now on finds no feed, not a part of one
+    for file in directory.names():
+        directory.remove(file)
+    os.rmdir(name, dir_fd=data.fd)
 
 
 def _read_id(base: Directory) -> bytes:

@@ -19,7 +19,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from deepwater.errors import RecordError, SchemaError
 from deepwater.fields import Field
 from deepwater.infer import Columns, arrow_columns, dtype_columns, is_text, record_fields
 from deepwater.layout import Layout
-from deepwater.wording import short_path
+from deepwater.wording import cut, short_path, shown
 
 Array = NDArray[Any]
 BATCH_ROWS = 65_536
@@ -94,8 +94,8 @@ class Source:
         """Pass over the file, from its beginning."""
         raise NotImplementedError
 
-    def columns(self) -> Columns:
-        """Return names and types as `infer.record_fields` takes them; may pass over the file to find out."""
+    def columns(self, chosen: tuple[str, ...]) -> Columns:
+        """Return those names and types as `infer.record_fields` takes them; may pass over the file to find out."""
         raise NotImplementedError
 
     def spec_fields(
@@ -105,7 +105,7 @@ class Source:
 
         Every column of times gets a name that ends in ``_us``: beside `ts_col` only those are clocks.
         """
-        columns = [(name, type_) for name, type_ in self.columns() if name in chosen]
+        columns = self.columns(chosen)
         types = dict(columns)
         if types.get(ts_col or "") == "time":
             ts_col = clock_name(ts_col or "")
@@ -138,7 +138,7 @@ class Source:
         """Refuse a file that has two columns of one name."""
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
         if twice is not None:
-            raise self.refuse(f"two columns are called {twice!r}; columns are matched by name", column=twice)
+            raise self.refuse(f"two columns are called {shown(twice)}; columns are matched by name", column=twice)
 
     def refuse(self, text: str, /, **parts: Any) -> RecordError:
         """Return the error that names the file."""
@@ -182,7 +182,8 @@ def arrow_errors(source: Source) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise source.refuse(f"not readable as {source.form}: {' '.join(str(error).split())}") from error
+        text = cut(" ".join(str(error).split()), 300)
+        raise source.refuse(f"not readable as {source.form}: {text}") from error
 
 
 # --- Parquet, Arrow IPC ----------------------------------------------------------------------------------
@@ -236,9 +237,12 @@ class ArrowSource(Source):
                     yield Batch(first, len(piece), piece, first + len(piece))
                     first += len(piece)
 
-    def columns(self) -> Columns:
+    def columns(self, chosen: tuple[str, ...]) -> Columns:
         """Return names and types."""
-        texts = [name for name in self.names if is_text(str(self._schema.field(name).type))]
+        import pyarrow as pa
+
+        fields = [self._schema.field(name) for name in self.names if name in chosen]
+        texts = [name for name in self.names if name in chosen and is_text(str(self._schema.field(name).type))]
         widths = dict.fromkeys(texts, 0)
         if texts:
             for batch in self.batches():
@@ -246,7 +250,7 @@ class ArrowSource(Source):
                 for name in texts:
                     widths[name] = max(widths[name], _width(found[name]))
         try:
-            return arrow_columns(self._schema, widths)
+            return arrow_columns(pa.schema(fields), widths)
         except SchemaError as error:
             raise SchemaError(f"{short_path(self.path)}: {error.message}", **error.parts) from error
 
@@ -295,7 +299,8 @@ class NpySource(Source):
                 raise
             raise self.refuse(f"not a .npy file: {' '.join(str(error).split())}") from error
         if dtype.hasobject or dtype.names is None or not dtype.itemsize:
-            raise self.refuse(f"an array of {dtype} holds no records; save a structured array of numbers and text")
+            what = cut(str(dtype), 80)
+            raise self.refuse(f"an array of {what} holds no records; save a structured array of numbers and text")
         if len(shape) != 1 or shape[0] < 0:
             raise self.refuse(f"an array of shape {shape}; records are one-dimensional: save array.reshape(-1)")
         return dtype, shape[0]
@@ -313,19 +318,35 @@ class NpySource(Source):
                     raise self.refuse(f"became shorter while it was read, at row {first + len(data) // size + 1}")
                 yield Batch(first, count, np.frombuffer(data, self._dtype), first + count)
 
-    def columns(self) -> Columns:
+    def columns(self, chosen: tuple[str, ...]) -> Columns:
         """Return names and types."""
-        return dtype_columns(self._dtype)[0]
+        return dtype_columns(self._dtype[[name for name in self.names if name in chosen]])[0]
 
     def values(self, batch: Batch, layout: Layout, names: dict[str, str]) -> dict[str, Array]:
         """Return the columns of a batch as a packer takes them."""
+        self._check_fields(names.values())
         return {name: batch.data[own] for name, own in names.items()}
+
+    def _check_fields(self, names: Iterable[str]) -> None:
+        """Refuse what means nothing by itself: times of no unit, and bytes of no type."""
+        for name in names:
+            part = self._dtype[name]
+            if part.base.kind in "mM" and np.datetime_data(part.base)[0] == "generic":
+                text = f"column {name!r}: {part} has no unit; save it as datetime64[us], or leave it out (columns)"
+                raise self.refuse(text, column=name)
+            if part.base.kind == "V":
+                what = f"{part.itemsize} bytes of no type" if part.names is None else "fields of its own"
+                text = f"column {name!r} holds {what} ({part}): save it as numbers or text, or leave it out (columns)"
+                raise self.refuse(text, column=name)
 
     def spec_fields(
         self, ts_col: str | None, where: str, chosen: tuple[str, ...]
     ) -> tuple[tuple[Field, ...], str]:
         """As of any source; of all columns with the gaps that the array has."""
+        self._check_fields(chosen)
+        if chosen != self.names:
+            return super().spec_fields(ts_col, where, chosen)
         columns, gaps = dtype_columns(self._dtype)
-        if chosen != self.names or any(type_ == "time" for _, type_ in columns):
+        if any(type_ == "time" for _, type_ in columns):
             return super().spec_fields(ts_col, where, chosen)
         return record_fields(columns, ts_col, where, gaps)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from deepwater.index import UNKNOWN
 from deepwater.layout import Column, Layout
 from deepwater.timestamps import MAX_US, format_us, guess_unit
+from deepwater.wording import count
 
 Shown = list[tuple[int, np.void]]
 _SHOWN_WIDTH = 110
@@ -58,7 +59,7 @@ def about_nothing(found: Coverage, clock: str) -> list[str]:
         lines.append("the feed is empty")
     else:
         covers = f"{format_us(found.first_us)} to {format_us(found.last_us)}"
-        lines.append(f"the feed covers {covers} ({found.records:,} records)")
+        lines.append(f"the feed covers {covers} ({count(found.records, 'record')})")
     units = {bound: guess_unit(bound) for bound in (found.lo, found.hi)}
     hint = "integer times are microseconds since the epoch"
     return lines + [f"{bound} looks like {unit}: {hint}" for bound, unit in units.items() if unit]

@@ -35,6 +35,26 @@ def short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def cut(text: str, most: int) -> str:
+    """Return text of at most `most` letters: of a longer one its beginning.
+
+    >>> cut("abcdef", 6), cut("abcdefg", 6)
+    ('abcdef', 'abc...')
+    """
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def named(names: Iterable[str], most: int = 8) -> str:
+    """Return names for a sentence: of many the first, and how many there are besides.
+
+    >>> named(["a", "b"]), named(map(str, range(1000)), 3)
+    ('a, b', '0, 1, 2 and 997 more')
+    """
+    names = [cut(str(name), 60) for name in names]
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def short_path(path: str | os.PathLike[str]) -> str:
     """Return how `path` looks, in ASCII: of a long one its end, which tells files apart.
 
@@ -80,6 +100,17 @@ def count(number: int, noun: str) -> str:
     ('1 gap', '0 gaps', '12,345 records')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def positions_text(first: int, stop: int) -> str:
+    """Return the positions ``first <= position < stop``, of which there is one at least.
+
+    Examples
+    --------
+    >>> positions_text(0, 1), positions_text(0, 5000)
+    ('position 0', 'positions 0 to 4,999')
+    """
+    return f"position {first:,}" if stop - first == 1 else f"positions {first:,} to {stop - 1:,}"
 
 
 def amount(size_bytes: float) -> str:

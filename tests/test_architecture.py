@@ -24,7 +24,7 @@ LINE = """
     | recover keeper feed_writer writer ring_writer | pace lanes merge resume playback
     | book_records books live_book ladder | holder
     | findings rawfile check_chunk check_records check_feed check_rings check evidence rewrite repair_plan repair
-    | describe feed_status retain platform shm | tables csvfile dbn load | apps | cli
+    | describe feed_status retain new_feed platform shm | tables csvquotes csvfile dbn load | apps | cli
 """.replace("|", "").split()
 
 # Who may import what is not in the standard library ("*": everyone); `LATE` ones only inside functions.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,20 @@ def test_it_is_read_in_pieces_of_any_size(tmp_path: Path, monkeypatch: pytest.Mo
         assert columns(found)["sequence"].tolist() == list(range(50))
 
 
+def test_symbols_without_number_take_no_memory(tmp_path: Path) -> None:
+    """A header that promises 62 million symbols of a byte each, and holds them."""
+    symbols, fixed = 62_000_000, bytearray(metadata()[8:108])
+    fixed[45:47] = struct.pack("<H", 1)
+    data = bytes(fixed) + struct.pack("<II", 0, symbols) + b"A" * symbols + bytes(12)
+    whole = pa.compress(b"DBN\2" + struct.pack("<I", len(data)) + data + trade(0), "zstd", asbytes=True)
+    tracemalloc.start()
+    found = source(tmp_path / "a.dbn.zst", whole)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(data) and (found.symbol_count, len(found.symbols)) == (symbols, 1000)
+    assert found.notes() == ["DBN version 2, GLBX.MDP3 trades, 62,000,000 symbols"]
+
+
 GOOD = metadata() + trade(0) + trade(1)
 BAD = {
     "nothing": (b"", "not a DBN file"), "another file": (b"PAR1" + bytes(100), "not a DBN file"),
@@ -159,11 +174,14 @@ BAD = {
     "several": (metadata(schema=0xFFFF) + trade(0), "several schemas"),
     "unknown schema": (metadata(schema=99) + trade(0), "schema 99"),
     "too many symbols": (GOOD[:112] + b"\xff\xff\xff\xff" + GOOD[116:], "symbols of 71 bytes do not fit"),
+    "records of another schema": (metadata(schema=0) + trade(0), "record 1 is of trades, the metadata says mbo"),
+    "one of another schema": (GOOD + trade(2, rtype=0x18), "record 3 is of statistics, the metadata says trades"),
+    "nothing that is known": (metadata() + trade(0, rtype=0x77), "holds no record of trades, but of a kind not known"),
     "a record of nothing": (GOOD + bytes(48), "record 3 says that it has 0 bytes"),
     "a short record": (GOOD + b"\x03" + bytes(47), "record 3 says that it has 12 bytes"),
     "another length": (GOOD + b"\x0b" + trade(2)[1:44], "record 3 has 44 bytes, one of trades 48"),
-    "cut": (GOOD + trade(2)[:-1], "cut off in record 3: 47 bytes are left"),
-    "a byte too many": (GOOD + b"\x0c", "cut off in record 3: 1 bytes are left"),
+    "cut": (GOOD + trade(2)[:-1], "cut off in record 3: 47 bytes of it are there"),
+    "a byte too many": (GOOD + b"\x0c", "cut off in record 3: 1 byte of it is there"),
 }  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def test_columns_and_names(tmp_path: Path, tmp_store: Path) -> None:
             load(dw, path, "T")
         found = load(dw, path, "T", ts_col="ts", columns=["px", "ts"])
         assert found.names == {"px": "px", "ts_us": "ts"} and found.spec.ts_col == "ts_us"
-        with pytest.raises(RecordError, match="columns ev, extra are not in the feed"):
+        with pytest.raises(RecordError, match="ev, extra: no such field in the feed"):
             load(dw, path, "T")
         with pytest.raises(RecordError, match="no column 'extr'; did you mean 'extra'"):
             load(dw, path, "T", columns=["extr"])
@@ -246,8 +246,8 @@ def _with(old: str, new: str) -> str:
 
 
 BAD_ROWS = {
-    "half": (GOOD + "7,B\n", "Expected 8 columns, got 2"),
-    "too much": (GOOD + LINE.format(us=US).strip() + ",9\n", "Expected 8 columns, got 9"),
+    "half": (GOOD + "7,B\n", "row 4: 8 cells expected, 2 found: '7,B'"),
+    "too much": (GOOD + LINE.format(us=US).strip() + ",9\n", "row 4: 8 cells expected, 9 found"),
     "an empty number": (_with(",5,", ",,"), "row 4, column 'n': is empty"),
     "a word": (_with(",5,", ",five,"), "row 4, column 'n': 'five' is no int32"),
     "too large": (_with(",5,", ",2147483648,"), "row 4, column 'n': '2147483648' is no"),
@@ -270,6 +270,7 @@ BAD_ROWS = {
     "a short list": (_with("[1.0, 2.0]", "[1.0]"), "column 'lv': '[1.0]' is no list of 2"),
     "no list": (_with("[1.0, 2.0]", "1.0 2.0"), "row 4, column 'lv'"),
     "a word in a list": (_with("[1.0, 2.0]", "[1.0, x]"), "row 4, column 'lv': 'x' is no"),
+    "one in the middle": (_with(",abc,", ',"abc,'), "text follows a closing quote"),
     "nothing": ("", "Empty CSV"), "a name twice": ("t_us,t_us\n1,2\n", "two columns are called 't_us'"),
 }  # fmt: skip
 
@@ -286,6 +287,26 @@ def test_a_bad_row_of_csv_is_named_and_nothing_is_written(what: str, tmp_path: P
             assert dw.list_feeds() == ([] if _ == 0 else ["T"])
             dw.create_feed(SPEC)
         assert len(records_of(dw, "T")) == 0
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_a_quote_that_is_not_closed_swallows_no_row(ending: str, tmp_path: Path, tmp_store: Path) -> None:
+    path = tmp_path / f"bad.{ending}"
+    with pa.CompressedOutputStream(str(path), "gzip") if ending.endswith("gz") else pa.OSFile(str(path), "wb") as out:
+        out.write(f't_us,name\n{US},a\n{US},"b\n{US},c\n{US},d\n'.encode())
+    with Platform(tmp_store) as dw:
+        with pytest.raises(RecordError, match=r"bad\.csv.*: the quote opened at line 3 is never closed"):
+            load(dw, str(path), "T")
+        assert dw.list_feeds() == []
+
+
+def test_a_row_longer_than_a_block_says_which_quote_it_may_be(
+    tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csvfile, "_BLOCK_BYTES", 1 << 10)
+    text = f't_us,name\n{US},"b\n' + f"{US},c\n" * 100_000
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match=r"bad\.csv.*the quote opened at line 2 is"):
+        load(dw, csv(tmp_path / "bad.csv", text), "T")
 
 
 def test_a_bad_row_after_many_good_ones(tmp_path: Path, tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,6 +424,58 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, tmp_store: Path) ->
         load(dw, str(tmp_path / "a.parquet"), "T")
 
 
+@pytest.mark.parametrize(
+    ("kind", "why"), [("M8", "column 'x': datetime64 has no unit"), ("V4", "column 'x' holds 4 bytes of no type"),
+                      ([("a", "f8")], "column 'x' holds fields of its own"), ("c16", "column 'x': no type"),
+                      ("m8[s]", "column 'x': no type of Deepwater holds timedelta64")])  # fmt: skip
+def test_a_field_of_npy_that_no_feed_holds_is_named_and_may_be_left_out(
+    kind: Any, why: str, tmp_path: Path, tmp_store: Path
+) -> None:
+    array = np.zeros(3, [("t_us", "u8"), ("x", kind)])
+    np.save(tmp_path / "a.npy", array)
+    other = {**SPEC, "fields": [SPEC["fields"][0], {"name": "x", "type": "uint64"}]}
+    with Platform(tmp_store) as dw:
+        with pytest.raises((RecordError, SchemaError)) as caught:
+            load(dw, str(tmp_path / "a.npy"), "T")
+        assert why in str(caught.value) and "a.npy" in str(caught.value) and dw.list_feeds() == []
+        if kind in ("M8", "V4"):
+            with pytest.raises(RecordError, match=r"a\.npy': column 'x'"):
+                load(dw, str(tmp_path / "a.npy"), "T", spec=other)
+        assert load(dw, str(tmp_path / "a.npy"), "T", columns=["t_us"]).records == 3
+
+
+def test_a_column_that_no_feed_holds_may_be_left_out(tmp_path: Path, tmp_store: Path) -> None:
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"t_us": [US], "x": [{"a": 1}]}), path)
+    with Platform(tmp_store) as dw:
+        with pytest.raises(SchemaError, match=r"a\.parquet': column 'x'"):
+            load(dw, path, "T")
+        assert load(dw, path, "T", columns=["t_us"]).records == 1
+
+
+def test_an_error_names_the_file_and_is_a_line_however_many_columns(tmp_path: Path, tmp_store: Path) -> None:
+    path, many = str(tmp_path / "wide.parquet"), 2000
+    only = {"feed_name": "T", "ts_col": "t_us", "fields": [{"name": "t_us", "type": "uint64"}]}
+    wide = {**only, "fields": only["fields"] + [{"name": f"f{k}", "type": "uint64"} for k in range(many)]}
+    stamp, some = {"t_us": [US]}, {f"f{k}": [1.0] for k in range(many)}
+    for columns, spec, why in (
+        ({f"f{k}_us": [1] for k in range(many)}, None, "Candidates: f0_us, f1_us"),
+        (some, None, "Candidates: none"), (some, only, "has no column for t_us"),
+        (stamp | some, only, "and 1,992 more: no such field"), (stamp, wide, "has no column for f0, f1"),
+        (stamp | {"a b": [1]}, None, "field name 'a b' is not allowed"),
+        (stamp | {"n": ["x" * 100_000]}, None, "field 'n': type 'char"),
+    ):  # fmt: skip
+        pq.write_table(pa.table(columns), path)
+        with Platform(tmp_store) as dw, pytest.raises((RecordError, SchemaError)) as caught:
+            load(dw, path, "T", spec=spec)
+        said = str(caught.value)
+        assert why in said and "wide.parquet" in said and len(said) < 400, said
+    names = ",".join(f"f{k}" for k in range(20_000))
+    with Platform(tmp_store) as dw, pytest.raises(RecordError, match="row 1: 20000 cells expected, 1 found") as caught:
+        load(dw, csv(tmp_path / "a.csv", f"{names}\n1\n"), "T")
+    assert len(str(caught.value)) < 400
+
+
 def test_types_cannot_be_told_of_no_rows(tmp_path: Path, tmp_store: Path) -> None:
     path = csv(tmp_path / "a.csv", HEAD)
     with Platform(tmp_store) as dw:
@@ -444,8 +517,21 @@ def test_what_ends_the_writing_says_how_much_of_it_is_there(
             assert dw.list_feeds() == []
         else:
             assert len(records_of(dw, "T")) == 5 + sum(calls[:2])
-    there = f"{sum(calls[:2])} records of it are in feed 'T', positions 5 to {4 + sum(calls[:2])}"
+    there = f"{sum(calls[:2]):,} records of it are in feed 'T', positions 5 to {4 + sum(calls[:2]):,}"
     assert notes == [there if exists else "nothing of it is in feed 'T'"]
+
+
+@pytest.mark.parametrize("skip", [0, 1, 65_536, 70_000, 99_999, 100_000, 1 << 40])
+def test_rows_that_are_there_are_skipped(skip: int, tmp_path: Path, tmp_store: Path) -> None:
+    array = np.zeros(100_000, [("t_us", "u8"), ("n", "i8")])
+    array["n"] = np.arange(len(array))
+    np.save(tmp_path / "a.npy", array)
+    with Platform(tmp_store) as dw:
+        dw.write("T", array[:5])
+        found = load(dw, str(tmp_path / "a.npy"), "T", skip=skip)
+        got = records_of(dw, "T")
+    assert found.records == max(0, len(array) - skip) and found.first == 5
+    assert got[5:].tobytes() == array[skip:].tobytes()
 
 
 def test_a_feed_with_a_writer_is_left_alone(tmp_path: Path, tmp_store: Path) -> None:

@@ -268,7 +268,7 @@ def test_every_other_write_is_refused_while_rows_are_staged(dw: Platform, kind: 
             with pytest.raises(RecordError, match=r"staged|index_playback") as caught:
                 use()
             if what != "marked values":
-                assert "3 records are staged" in str(caught.value), what
+                assert "records are staged (3)" in str(caught.value), what
             assert writer.staged == 3 and writer.end == len(dw["F"]) == 2, what
         if kind == "feed":
             assert writer.mark_gap(5) == 2
@@ -289,7 +289,7 @@ def test_closing_with_rows_staged_says_so_and_drops_them(dw: Platform) -> None:
     writer = dw.create_writer("F")
     writer.write_batch(batch(0, 2))
     stage(writer, 2, 3)
-    with pytest.warns(UserWarning, match="3 records staged"):
+    with pytest.warns(UserWarning, match="3 staged records dropped"):
         writer.close()
     writer.close()
     assert len(everything(dw)) == 2
@@ -309,7 +309,7 @@ def test_an_exception_in_the_block_drops_what_is_staged_and_is_the_only_word(dw:
 
     with pytest.raises(Mine):
         fails()
-    with pytest.warns(UserWarning, match="1 records staged"), dw.create_writer("F") as writer:
+    with pytest.warns(UserWarning, match="1 staged record dropped"), dw.create_writer("F") as writer:
         stage(writer, 2, 1)
     assert len(everything(dw)) == 2
 

@@ -384,9 +384,17 @@ def python_lines(base_path: str, feed: str, start: str, end: str) -> tuple[str, 
 
 def shell_lines(base_path: str, feed: str, start: str, end: str) -> tuple[str, ...]:
     """Return one command, over three lines, that shows the range."""
-    program = "deepwater" if shutil.which("deepwater") else f"{shlex.quote(sys.executable)} -m deepwater.cli"
     return (
-        f"{program} query {feed} \\",
+        f"{_program()} query {feed} \\",
         f"  --base-path {shlex.quote(base_path)} \\",
         f"  --start {start} --end {end}",
     )
+
+
+def _program() -> str:
+    """Return how this program is called: by its name only where that leads to this one, not to another installation."""
+    found = shutil.which("deepwater")
+    own = (sys.argv[0], os.path.join(os.path.dirname(sys.executable), "deepwater"))
+    if found and any(os.path.exists(path) and os.path.samefile(found, path) for path in own):
+        return "deepwater"
+    return f"{shlex.quote(sys.executable)} -m deepwater.cli"

@@ -51,7 +51,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         Help or the version was asked for, and shown.
     """
     parser, names = _parser()
-    args = parser.parse_args(_joined(words))
+    args, extra = parser.parse_known_args(_joined(words))
+    if extra:
+        raise UsageError(f"unrecognized arguments: {' '.join(extra)}", args.prog)
     if args.run is None:
         raise UsageError(f"which command? {', '.join(list(names)[:-1])} or {list(names)[-1]}")
     return args
@@ -100,7 +102,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
     parser.add_argument("--base-path", metavar="DIR", type=path, default=None, help="the store")
-    parser.set_defaults(run=None, json=False)
+    parser.set_defaults(run=None, prog=parser.prog, json=False)
     commands = parser.add_subparsers(prog="deepwater", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=Parser)
     groups = (arguments_services, arguments_data, arguments_store, arguments_watch, arguments_care)
     for add in (add for group in groups for add in group.COMMANDS):

@@ -170,6 +170,7 @@ def _import(commands: Any) -> None:
     parser.add_argument("--spec", metavar="SPEC.json", type=path, help="of a feed that is made (default: inferred)")
     parser.add_argument("--ts-col", metavar="COLUMN", help="the clock, where several columns could be it")
     parser.add_argument("--columns", metavar="A,B", type=columns, help="only these of the file")
+    parser.add_argument("--skip", metavar="N", type=row_count, default=0, help="leave out the first N rows of the file")
     parser.add_argument("--dry-run", action="store_true", help="check all of the file, write nothing")
     base_path(parser)
     json_flag(parser, "say what was imported, and the spec, as a JSON object")
@@ -178,9 +179,13 @@ def _import(commands: Any) -> None:
 _IMPORT = """Parquet, Arrow IPC, CSV (.gz, .bz2 and .zst too), .npy, or Databento's DBN (mbo,
 trades, mbp-1, mbp-10, tbbo, bbo, ohlcv). The file is checked first and
 then written: a row that does not fit is named by row (from 1) and column, and
-nothing is imported. What breaks off the writing (a full disk, Ctrl-C) says how
-much of it is there. Columns are matched by name; times get names that end in
-_us. What is finer than a microsecond is cut, and said."""
+nothing is imported. A feed that is made appears when all of it is written: what
+breaks that off (a full disk, Ctrl-C, a kill) leaves none. In a feed that was
+there it leaves the first rows of the file, as many as info shows that it has
+more than before: --skip so many to go on. Columns are matched by name; times
+get names that end in _us. What is finer than a microsecond is cut, and said.
+Without --spec the width of text in CSV is that of the longest there: a later
+file with a longer one does not fit."""
 
 
 COMMANDS = (_query, _trades, _tail, _head, _replay, _export, _import)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 from deepwater.cli import arguments, output
@@ -61,7 +62,7 @@ def words_for(words: Sequence[str]) -> list[str]:
     words : sequence of str
         Those of the line after the program's name; the last one is unfinished, perhaps empty.
     """
-    *before, begun = words or [""]
+    *before, begun = [word for word in words if word != "="] or [""]  # bash breaks a line there too
     return sorted({word for word in _possible(before, begun) if word.startswith(begun)})
 
 
@@ -123,14 +124,26 @@ def _values(action: argparse.Action, before: list[str]) -> Iterator[str]:
         yield from (name.partition("-TRADES-")[2] for name in _feeds(before) if "-TRADES-" in name)
 
 
+def _unquoted(word: str) -> str:
+    r"""Return a word as the shell would hand it to the program: a completion gets it as it stands on the line.
+
+    >>> _unquoted(r"my\ data"), _unquoted("'my data'"), _unquoted("./data"), _unquoted("'half")
+    ('my data', 'my data', './data', "'half")
+    """
+    try:
+        return os.path.expandvars(" ".join(shlex.split(word)))
+    except ValueError:  # a quote that is not closed
+        return word
+
+
 def _feeds(before: list[str]) -> list[str]:
     """Return the feeds of the store of the line."""
     base = os.environ.get("DEEPWATER_HOME") or "./platform_data"
     for word, following in zip(before, [*before[1:], ""], strict=True):
         if word == "--base-path" and following:
-            base = following
+            base = _unquoted(following)
         elif word.startswith("--base-path="):
-            base = word.partition("=")[2]
+            base = _unquoted(word.partition("=")[2])
     try:
         names = os.listdir(os.path.join(os.path.expanduser(base), "data"))
     except OSError:

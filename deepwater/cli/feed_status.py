@@ -21,7 +21,8 @@ __all__ = ["status"]
 
 ERROR = failures.TROUBLE["status"]
 _TABLE = Table(("feed", "state", "age", "newest (UTC)", "rate/s", "a day", "gaps today", "not durable", "writer"),
-               left=frozenset({"feed", "state", "writer"}))  # fmt: skip
+               left=frozenset({"feed", "state", "writer"}),
+               spare=("newest (UTC)", "not durable", "a day", "writer"))  # fmt: skip
 
 
 def status(args: argparse.Namespace) -> int:

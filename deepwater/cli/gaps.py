@@ -18,8 +18,9 @@ from deepwater.window_text import printable
 __all__ = ["gaps"]
 
 _SILENCES = "--silence is a duration as 250ms, 5s, 1h30m"
-_SPANS = Table(("first", "records", "whole from (UTC)", "to", "lasts"), indent=2)
-_GAPS = Table(("before", "lost", "from (UTC)", "to", "kind", "reason"), left=frozenset({"kind", "reason"}), indent=2)
+_SPANS = Table(("first", "records", "whole from (UTC)", "to", "lasts"), indent=2, spare=("first", "to"))
+_GAPS = Table(("before", "lost", "from (UTC)", "to", "lasts", "kind", "reason"), left=frozenset({"kind", "reason"}),
+              indent=2, spare=("to", "before", "kind"))  # fmt: skip
 _COMMON = Table(("from (UTC)", "to", "lasts"), indent=2)
 
 
@@ -115,8 +116,10 @@ def _moments(begin: int, end: int) -> tuple[str, str, str]:
 
 def _gap_cells(gap: dict[str, Any]) -> tuple[str, ...]:
     lost = "?" if gap["lost"] is None else f"{gap['lost']:,}"
-    moments = [format_us(gap[key]) if gap[key] else "?" for key in ("from_us", "to_us")]
-    return (f"{gap['position']:,}", lost, *moments, gap["kind"], printable(gap["reason"]))
+    begin, end = gap["from_us"], gap["to_us"]
+    moments = [format_us(us) if us else "?" for us in (begin, end)]
+    lasts = seconds(end - begin) if begin and end and end >= begin else "?"
+    return (f"{gap['position']:,}", lost, *moments, lasts, gap["kind"], printable(gap["reason"]))
 
 
 def _show_common(shared: list[tuple[int, int]], found: list[Contiguity]) -> list[str]:

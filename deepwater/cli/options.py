@@ -178,7 +178,7 @@ def command(commands: Any, name: str, run: str, text: str, example: str, more: s
         name, help=text, description=f"{description}\n\n{more}" if more else description,
         epilog=f"example:\n{_indented(example)}",
     )  # fmt: skip
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, prog=parser.prog)
     return parser
 
 

@@ -10,7 +10,7 @@ from typing import IO
 
 from deepwater.cli import code, output, times
 from deepwater.cli.failures import OK, UsageError
-from deepwater.cli.text import terminal_width
+from deepwater.cli.text import count, terminal_width
 from deepwater.platform import Platform
 from deepwater.reader import Reader
 from deepwater.timestamps import MAX_US, Bounds, duration_us, format_us, guess_unit, resolve
@@ -129,7 +129,7 @@ def about_nothing(feed: str, coverage: Coverage | None, both: bool) -> str:
     if coverage.lo > coverage.hi and both:
         return "no rows: --start is after --end"
     covers = f"{format_us(coverage.first_us)} to {format_us(coverage.last_us)}"
-    text = f"no rows: feed {feed} covers {covers} ({coverage.records:,} records)"
+    text = f"no rows: feed {feed} covers {covers} ({count(coverage.records, 'record')})"
     asked = [bound for bound in (coverage.lo, coverage.hi) if 0 < bound < MAX_US]
     hints = [f"{bound} looks like {unit}, times are in us" for bound in asked if (unit := guess_unit(bound))]
     return "; ".join([text, *hints])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pprint import pformat
 from typing import Any
 
 from deepwater.cli import output
 from deepwater.cli.failures import OK
-from deepwater.cli.store import put_json
 from deepwater.layout import Layout
 from deepwater.platform import Platform
 from deepwater.schema import FeedSpec
@@ -25,7 +25,8 @@ def schema(args: argparse.Namespace) -> int:
     elif args.format == "arrow":
         output.write(columns.to_string(show_schema_metadata=False, show_field_metadata=False) + "\n")
     else:
-        put_json(FeedSpec(args.feed, layout.fields, layout.ts_col, settings=settings).to_json())
+        spec = FeedSpec(args.feed, layout.fields, layout.ts_col, settings=settings).to_json()
+        output.write(json.dumps(spec, indent=2) + "\n")  # a file to edit, unlike what --json of the others prints
     return OK
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from deepwater.cli import output
 from deepwater.cli.failures import FAILED, OK, UsageError
-from deepwater.cli.text import Table, amount, clock_span, count, paragraph, seconds, terminal_width
+from deepwater.cli.text import Table, amount, clock_span, count, paragraph, positions_text, seconds, terminal_width
 from deepwater.describe import overview
 from deepwater.errors import DeepwaterError
 from deepwater.jsontext import MAX_JSON_BYTES, load_json
@@ -21,8 +21,8 @@ __all__ = ["create", "feed_row", "feed_table", "feeds", "info", "put_json", "sna
 
 
 def put_json(value: Any) -> None:
-    """Write a JSON value as data."""
-    output.write(json.dumps(value, indent=2, default=int) + "\n")
+    """Write a JSON value as data: a line, as of every command, whatever it is."""
+    output.write(json.dumps(value, default=int) + "\n")
 
 
 # --- create ----------------------------------------------------------------------------------------------
@@ -109,7 +109,8 @@ def _show_feeds(rows: list[dict[str, Any]]) -> None:
 
 def feed_table(rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Return the lines of a table of feeds, and the titles there is no room for."""
-    table = Table(("feed", "records", "first (UTC)", "last", "size", "gaps", "writer"), left=frozenset({"feed"}))
+    titles = ("feed", "records", "first (UTC)", "last", "size", "gaps", "writer")
+    table = Table(titles, left=frozenset({"feed"}), spare=("size",))
     cells = [_feed_cells(row) for row in rows]
     width = terminal_width()
     return table.lines(cells, width), table.left_out(cells, width)
@@ -149,7 +150,7 @@ def info(args: argparse.Namespace) -> int:
 
 def _facts(about: dict[str, Any]) -> list[tuple[str, str]]:
     records = about["records"]
-    positions = f", positions {about['first']:,} to {about['end'] - 1:,}" if records else ""
+    positions = f", {positions_text(about['first'], about['end'])}" if records else ""
     facts = [("records", f"{records:,}{positions}")]
     for name, bounds in about["clocks"].items():
         if bounds is not None:
@@ -170,7 +171,7 @@ def _on_disk(about: dict[str, Any]) -> list[tuple[str, str]]:
     size = f"{amount(about['bytes'])} in {count(about['chunks'], 'chunk')}, {about['record_bytes']} bytes a record"
     return [
         ("on disk", size),
-        ("durable", f"{about['durable'] - about['first']:,} records" + " (all)" * (about["durable"] == about["end"])),
+        ("durable", count(about["durable"] - about["first"], "record") + " (all)" * (about["durable"] == about["end"])),
         ("marks", f"{count(about['gaps'], 'gap')}, {count(about['snapshots'], 'snapshot')}"),
     ]
 

@@ -7,11 +7,11 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from deepwater.wording import amount, count
+from deepwater.wording import amount, count, positions_text
 
-__all__ = ["Table", "amount", "clock_span", "count", "paragraph", "seconds", "terminal_width"]
+__all__ = ["Table", "amount", "clock_span", "count", "paragraph", "positions_text", "seconds", "terminal_width"]
 
 _GAP = 2
 
@@ -34,11 +34,14 @@ class Table:
         Titles of the columns that are aligned left; the others are numbers and times.
     indent : int
         Blanks before each line.
+    spare : sequence of str
+        Titles of the columns that are left out first where there is no room, in this order; then those from the right.
     """
 
     titles: Sequence[str]
     left: frozenset[str] = frozenset()
     indent: int = 0
+    spare: Sequence[str] = ()
 
     def widths(self, rows: Sequence[Sequence[str]], at_least: Sequence[int] = ()) -> list[int]:
         """Return the width each column needs for these rows, its title, and what it had before."""
@@ -66,13 +69,25 @@ class Table:
 
     def lines(self, rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
         """Return the titles and all rows, as many columns as fit into `width`."""
-        widths = self.widths(rows)
-        widths = widths[: self.fitting(widths, width)]
-        return [self.line(cells, widths) for cells in (self.titles, *rows)]
+        table, widths = self._kept(rows, width)
+        kept = [self.titles.index(title) for title in table.titles]
+        cells = ([row[at] for at in kept] for row in rows)
+        return [table.line(each, widths) for each in (table.titles, *cells)]
 
     def left_out(self, rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
         """Return the titles of the columns that do not fit."""
-        return list(self.titles[self.fitting(self.widths(rows), width) :])
+        kept = self._kept(rows, width)[0].titles
+        return [title for title in self.titles if title not in kept]
+
+    def _kept(self, rows: Sequence[Sequence[str]], width: int | None) -> tuple[Table, list[int]]:
+        """Return this table with the columns that fit, and their widths."""
+        needed = dict(zip(self.titles, self.widths(rows), strict=True))
+        for title in self.spare:
+            if self.fitting(list(needed.values()), width) == len(needed):
+                break
+            del needed[title]
+        fit = self.fitting(list(needed.values()), width)
+        return replace(self, titles=list(needed)[:fit], spare=()), list(needed.values())[:fit]
 
 
 def paragraph(text: str, indent: str, width: int | None) -> str:

@@ -13,7 +13,7 @@ from deepwater.cli.progress import Bar
 from deepwater.cli.query import about_nothing, window_of
 from deepwater.cli.signals import terminable
 from deepwater.cli.store import put_json
-from deepwater.cli.text import Table, amount, count, terminal_width
+from deepwater.cli.text import Table, amount, count, positions_text, terminal_width
 from deepwater.errors import RecordError, SchemaError
 from deepwater.load import Loaded, form_of, load
 from deepwater.platform import Platform
@@ -89,7 +89,7 @@ def import_(args: argparse.Namespace) -> int:
         try:
             found = load(
                 dw, args.file, args.feed, form=args.format, spec=args.spec, ts_col=args.ts_col, columns=args.columns,
-                dry_run=args.dry_run,
+                skip=args.skip, dry_run=args.dry_run,
                 progress=lambda what, done, total, unit: bar.show(f"{what} {args.file}", done, total, unit),
             )  # fmt: skip
         except RecordError as error:
@@ -133,5 +133,5 @@ def _about(found: Loaded, dry_run: bool) -> str:
     made = ", which was made" if found.created else ""
     where = ""
     if found.records and found.first is not None:
-        where = f", positions {found.first:,} to {found.first + found.records - 1:,}"
+        where = f", {positions_text(found.first, found.first + found.records)}"
     return f"{found.path}: {records} imported into {found.feed}{made}{where}"

@@ -9,7 +9,7 @@ from typing import Any
 from deepwater.cli import output
 from deepwater.cli.failures import FAILED, OK, UsageError, message
 from deepwater.cli.store import feed_row, feed_table, put_json
-from deepwater.cli.text import amount, clock_span, count
+from deepwater.cli.text import amount, clock_span, count, positions_text
 from deepwater.errors import DeepwaterError, FeedLockedError, TimeFormatError
 from deepwater.platform import Platform
 from deepwater.retain import Pruned
@@ -88,7 +88,7 @@ def _let_go(done: Pruned) -> str:
     if done.first_us is None or done.last_us is None:
         return what
     first, last = clock_span(format_us(done.first_us), format_us(done.last_us))
-    return f"{what}, positions {done.first:,} to {done.stop - 1:,}, {first} to {last}"
+    return f"{what}, {positions_text(done.first, done.stop)}, {first} to {last}"
 
 
 # --- delete ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from cli_kit import COMMAND, ROOT, Kept, deepwater, environment, one_line
+from cli_kit import COMMAND, ROOT, START_US, TICKS_SPEC, Kept, deepwater, environment, make_ticks, one_line
 
-from deepwater import cli
+from deepwater import Platform, cli
 from deepwater.cli import arguments, entry, failures
 from processes import run_python
 
@@ -95,6 +96,44 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(line: str, capfd: pytest.Ca
     out, said = capfd.readouterr()
     assert out == ""
     assert one_line(said).startswith("deepwater") and "--help)" in said
+
+
+@pytest.mark.parametrize("words", [["feeds", "--nope"], ["import", "a", "b", "c"], ["import"], ["tail", "X", "--rows"]])
+def test_a_wrong_line_of_a_command_points_to_the_help_of_that_command(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    said = one_line(capfd.readouterr().err)
+    assert said.startswith(f"deepwater {words[0]}: error: ") and said.endswith(f"(deepwater {words[0]} --help)")
+
+
+@pytest.mark.parametrize("words", [["feeds"], ["info", "TICKS"], ["gaps", "TICKS"], ["status"], ["verify"], ["repair"],
+                                   ["snapshots", "ODD"], ["prune", "--dry-run"], ["rings"]])  # fmt: skip
+def test_json_of_a_command_is_one_line(words: list[str], kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--json", "--base-path", str(kept.path)]) == (words[0] == "gaps")
+    json.loads(one_line(capfd.readouterr().out))
+
+
+def test_one_is_one_in_words(tmp_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No command says "1 records"."""
+    with Platform(tmp_store) as dw:
+        dw.create_feed({**TICKS_SPEC, "retain": {"bytes": 10**9}})
+        dw.write("TICKS", make_ticks(dw["TICKS"].dtype, 1))
+        with dw.create_writer("TICKS") as writer:
+            writer.mark_gap(1, reason="one")
+        print(repr(dw["TICKS"]), repr(dw["TICKS"].read()), repr(dw["TICKS"].read(1, 2)))
+    path, one = (str(tmp_store.parent / name) for name in ("a.csv", "one.csv"))
+    Path(one).write_text(f"t_us,n\n{START_US},1\n")
+    for line in ("feeds", "info TICKS", "status", "gaps", "verify", "repair", "prune", "head TICKS", "query TICKS",
+                 "query TICKS --end 1971", f"export TICKS -o {path}", f"import {path} TICKS", f"import {one} ONE",
+                 f"import {one} ONE --dry-run", "delete ONE --yes"):  # fmt: skip
+        words = line.split()
+        assert cli.main([*words, "--base-path", str(tmp_store)]) == (words[0] == "gaps"), words
+    out, said = capfd.readouterr()
+    assert "1 record" in out
+    assert not re.findall(r"(?<![\d.,:])1 (?:record|row|gap|chunk|feed|file|span|column|slice|snapshot|mark)s\b",
+                          out + said), out + said  # fmt: skip
+    assert "positions 0 to 0" not in out
 
 
 def test_a_failure_is_one_line_and_exit_1(kept: Kept) -> None:

@@ -84,6 +84,24 @@ def test_the_demo_shows_a_market_and_what_it_shows_can_be_pasted(tmp_path: Path)
     assert pasted.stdout.count("\n") == rows + 1
 
 
+@pytest.mark.parametrize("where", ["not on PATH", "another one on PATH", "this one"])
+def test_the_line_for_a_shell_calls_this_program(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepwater.apps.demo import shell_lines
+
+    program = tmp_path / "deepwater"
+    if where != "not on PATH":
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if where == "this one":
+        monkeypatch.setattr(sys, "argv", [str(program)])
+    first = shell_lines("/a store", "F", "2026", "2027")[0]
+    name = "deepwater" if where == "this one" else f"{shlex.quote(sys.executable)} -m deepwater.cli"
+    assert first == f"{name} query F \\"
+
+
 def _descendants(pid: int) -> list[int]:
     children = [
         int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()

@@ -111,6 +111,20 @@ def test_columns_there_is_no_room_for_are_named(
     assert one_line(said).startswith("no room for: ") and "writer" in said
 
 
+def test_at_80_columns_it_says_what_a_trader_asks(
+    tmp_store: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is fresh, how old, how fast, what is missing; when the newest record came is the age once more."""
+    monkeypatch.setenv("COLUMNS", "80")
+    made(tmp_store, "CB-TRADES-BTC-USD")
+    cli.main(["status", "--base-path", str(tmp_store)])
+    out, said = capfd.readouterr()
+    titles = out.splitlines()[0]
+    assert all(title in titles for title in ("feed", "state", "age", "rate/s", "gaps today")), titles
+    assert "newest" not in titles and "no room for: newest (UTC)" in said
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
 def test_a_store_without_feeds_is_no_fresh_one(tmp_store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--max-age", "30s", "--base-path", str(tmp_store)]) == 2
     assert one_line(capfd.readouterr().err).startswith("no feeds in ")

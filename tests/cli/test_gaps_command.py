@@ -63,13 +63,18 @@ def test_spans_gaps_and_what_is_common(store: Path, capfd: pytest.CaptureFixture
     assert "common to 2 feeds: 2 intervals, 40.0 s\n" in text
 
 
-def test_columns_there_is_no_room_for_are_named(
+def test_at_80_columns_it_says_what_is_missing_and_why(
     store: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert cli.main(["gaps", "TRADES", "--base-path", str(store)]) == 1
+    cli.main(["gaps", "TRADES", "--base-path", str(store)])
     out, said = capfd.readouterr()
-    assert "reconnect" not in out and one_line(said).startswith("no room for: ") and "reason" in said
+    lines = out.splitlines()
+    spans, gaps = lines[2], lines[lines.index("  gaps") + 1 :]
+    assert "whole from (UTC)" in spans and "to" in spans.split() and spans.endswith("lasts")
+    assert gaps[0].split() == ["before", "lost", "from", "(UTC)", "lasts", "kind", "reason"]
+    assert "9.0 s" in gaps[1] and gaps[1].endswith(r"reconnect: \x1b[2J")
+    assert said == "no room for: first, to (see --json)\n"
 
 
 def test_the_exit_code_says_whether_there_is_a_gap(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +122,6 @@ def test_what_cannot_be_asked_is_one_line(words: list[str], said: str, kept: Kep
 
 def test_no_store_has_no_gaps(tmp_store: Path) -> None:
     assert "no feeds in" in one_line(deepwater("gaps", "--base-path", tmp_store).stderr)
-    assert deepwater("gaps", "--base-path", tmp_store, "--json").stdout == '{\n  "feeds": [],\n  "common": null\n}\n'
+    assert deepwater("gaps", "--base-path", tmp_store, "--json").stdout == '{"feeds": [], "common": null}\n'
     assert "needs feeds" in one_line(deepwater("gaps", "--common", "--base-path", tmp_store, code=2).stderr)
     assert not tmp_store.exists()

@@ -126,6 +126,18 @@ def test_products_are_those_of_the_feeds_of_trades(tmp_store: Path, monkeypatch:
     assert completion.words_for(["trades", "--product", ""]) == ["BTC-USD"]
 
 
+def test_the_store_of_a_line_is_read_as_the_shell_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks in quotes or behind a backslash, variables, a word that bash breaks at its equals sign."""
+    (tmp_path / "my data" / "data" / "TICKS").mkdir(parents=True)
+    (tmp_path / "my data" / "data" / ".import-OTHER").mkdir()
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    escaped = str(tmp_path / "my data").replace(" ", "\\ ")
+    for words in (["--base-path", escaped], ["--base-path", f"'{tmp_path}/my data'"], [f"--base-path={escaped}"],
+                  ["--base-path", "=", escaped], ["--base-path", '"$WHERE/my data"']):  # fmt: skip
+        assert completion.words_for(["info", *words, ""]) == ["TICKS"], words
+        assert completion.words_for([*words, "info", "T"]) == ["TICKS"], words
+
+
 def test_bash_completes(kept: Kept, tmp_path: Path) -> None:
     """In a bash of its own, with what `deepwater completion bash` prints."""
     bash = shutil.which("bash")

@@ -173,7 +173,7 @@ def test_an_interrupted_import_says_how_much_is_there(tmp_path: Path, tmp_store:
     if process.returncode == 0:
         pytest.skip("it was done before the signal came")
     assert (process.returncode, out) == (130, "")
-    assert f"{written} records of it are in feed 'T', positions 1 to {written}" in one_line(said)
+    assert f"{written:,} records of it are in feed 'T', positions 1 to {written:,}" in one_line(said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -183,7 +183,7 @@ def test_a_terminated_import_removes_the_feed_that_it_made(
     np.save(tmp_path / "a.npy", np.zeros(3_000_000, [("t_us", "u8"), ("px", "f8")]))
     words = ("import", tmp_path / "a.npy", "T", "--base-path", tmp_store)
     with started(*words, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
-        while not list(tmp_store.glob("data/T/chunk_*")) and process.poll() is None:
+        while not list(tmp_store.glob("data/.import-T/chunk_*")) and process.poll() is None:
             pass
         process.send_signal(number)
         out, said = process.communicate(timeout=60)
@@ -193,6 +193,38 @@ def test_a_terminated_import_removes_the_feed_that_it_made(
     assert "terminated: nothing of it is in feed 'T'" in one_line(said)
     with Platform(tmp_store) as dw:
         assert dw.list_feeds() == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("then", ["import", "repair", "create"])
+def test_a_killed_import_leaves_no_feed_and_what_it_left_is_removed(
+    then: str, tmp_path: Path, tmp_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """SIGKILL in the middle of writing a new feed: nothing that looks finished, neither to commands nor in Python."""
+    array = np.zeros(3_000_000, [("t_us", "u8"), ("px", "f8")])
+    np.save(tmp_path / "a.npy", array)
+    there, left = ["--base-path", tmp_store], tmp_store / "data" / ".import-T"
+    with started("import", tmp_path / "a.npy", "T", *there) as process:
+        while not list(left.glob("chunk_*")) and process.poll() is None:
+            pass
+        process.kill()
+        process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it was done before the signal came")
+    assert left.is_dir() and run(capfd, "feeds", *there)[1].startswith("no feeds in")
+    with Platform(tmp_store) as dw:
+        assert dw.list_feeds() == [] and "T" not in dw
+    assert "left by an import that was killed" in run(capfd, "verify", *there, code=1)[0]
+    if then == "repair":
+        assert "a killed import left it" in run(capfd, "repair", *there, code=1)[0] and left.is_dir()
+        run(capfd, "repair", "--apply", *there)
+    elif then == "create":
+        with Platform(tmp_store) as dw:
+            dw.create_feed({**TICKS_SPEC, "feed_name": "OTHER"})
+    assert left.is_dir() == (then == "import")
+    run(capfd, "import", tmp_path / "a.npy", "T", *there)
+    assert not left.exists() and records_of(tmp_store, "T") == array.view(np.uint8).tobytes()
+    assert run(capfd, "verify", *there)[1] == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
