@@ -16,7 +16,7 @@ import numpy as np
 
 from deepwater.apps import metrics, specs
 from deepwater.errors import DeepwaterError
-from deepwater.feed_status import status_of
+from deepwater.feed_status import writer_state
 from deepwater.follow import Follower
 from deepwater.platform import Platform
 
@@ -92,7 +92,7 @@ class RecorderWatch:
 
     def _writer_state(self) -> str:
         with self._platform.create_reader(self.name) as reader:
-            writer = status_of(reader)["writer"]
+            writer = writer_state(reader)
         return "ended" if writer is None else _STATES[writer["state"]]
 
     def _take(self) -> None:
