@@ -29,12 +29,11 @@ def dashboard(args: argparse.Namespace) -> int:
         raise UsageError("--interval and --duration are of plain lines: they go with --plain or --json", _PROG)
     with apps_needed("dashboard"):
         from deepwater.apps.dashboard.session import Session
-        from deepwater.apps.recorder import DEFAULT_URI
 
         if not is_plain:
             import deepwater.apps.dashboard.app as terminal
     products = [name for words in args.product or () for name in words.replace(",", " ").split()]
-    session = Session(args.base_path or default_base_path(), args.uri or DEFAULT_URI, products)
+    session = Session(args.base_path or default_base_path(), args.uri or "", products, args.venue or "coinbase")
     try:
         session.tick()
         if products:

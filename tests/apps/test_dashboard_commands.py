@@ -98,8 +98,8 @@ def test_a_recording_from_the_prompt(tmp_store: Path, market: Market) -> None:
     session = Session(tmp_store, market.uri)
     assert session.execute("start") == ["start: no product to record; subscribe first, as: sub BTC-USD"]
     assert session.execute("stop") == ["not recording"]
-    assert session.execute("sub btc/usd")[0].startswith("product 'BTC/USD' is not allowed")
-    assert session.execute("sub BTC-USD") == ["subscribed: BTC-USD; start records"]
+    assert session.execute("sub btc_usd")[0].startswith("product 'BTC_USD' is not allowed")
+    assert session.execute("sub btc/usd") == ["subscribed: BTC-USD; start records"]
     assert session.execute("subs") == ["subscribed: BTC-USD (not recorded)"]
     assert session.execute("start") == [f"recording BTC-USD from {market.uri}"]
     until(lambda: session.tick().products[0].records > 500 and session.view.recorders)

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from deepwater.apps import metrics, specs
+from deepwater.apps import metrics
+from deepwater.apps.dashboard.catalogue import Catalogue
 from deepwater.apps.dashboard.feeds import FeedWatch
 from deepwater.apps.dashboard.livebook import BookState, LiveBook
 from deepwater.apps.dashboard.recorders import Recorder, RecorderWatch
+from deepwater.apps.venue import Kind
 from deepwater.errors import DeepwaterError
 from deepwater.platform import Platform
 from deepwater.timestamps import now_us
@@ -29,7 +31,7 @@ PRODUCTS_MAX = 100
 _LIST_EVERY_S = 1.0
 _Watch = TypeVar("_Watch", FeedWatch, RecorderWatch)
 _TRADE_COLUMNS = {"ev_us": ("<u8", "<i8"), "side": ("|S1",), "price": ("<f8", "<f4"), "size": ("<f8", "<f4")}
-_KINDS = {specs.L2: specs.feed_name(specs.L2, ""), specs.TRADES: specs.feed_name(specs.TRADES, "")}
+_KINDS: tuple[Kind, Kind] = ("book", "trades")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class ProductRow:
 
 @dataclass(frozen=True, slots=True)
 class TradeRow:
-    """One trade; `side` is the maker's: B, S or U."""
+    """One trade; `side` is that of `View.side_of`: B, S or U."""
 
     time_us: int
     side: str
@@ -69,6 +71,7 @@ class TradeRow:
 class View:
     """All that is shown, at a moment. Plain values.
 
+    `side_of` is whose side that of a trade is: "maker", "taker", or "side" if the feed does not say.
     `place` is `base_path` as a person would write it here. `days_left` is how long the disk lasts at the present rate;
     None if nothing is written or nobody knows.
     """
@@ -81,6 +84,7 @@ class View:
     chosen: str = ""
     book: BookState = field(default_factory=BookState)
     trades: tuple[TradeRow, ...] = ()
+    side_of: str = "side"
     size: int = 0
     place: str = ""
     disk_free: int | None = None
@@ -111,6 +115,8 @@ class Model:
         It need not exist.
     wanted : sequence of str
         Products shown first, whether they have feeds or not; may be replaced.
+    venue : str
+        Whose products are called by their id alone; those of others as ``BTC-USD@kraken``.
 
     Attributes
     ----------
@@ -118,12 +124,16 @@ class Model:
         Whose book and trades are shown; the first product if it is empty.
     """
 
-    def __init__(self, base_path: str | os.PathLike[str], wanted: Sequence[str] = ()) -> None:
+    def __init__(
+        self, base_path: str | os.PathLike[str], wanted: Sequence[str] = (), venue: str = "coinbase"
+    ) -> None:
         self.wanted: list[str] = list(wanted)
         self.chosen = ""
+        self.catalogue = Catalogue(venue)
         self._platform = Platform(base_path)
         self._place = _place(self._platform.base_path)
         self._feeds: dict[str, FeedWatch] = {}
+        self._placed: dict[str, dict[Kind, str]] = {}
         self._recorders: dict[str, RecorderWatch] = {}
         self._book: LiveBook | None = None
         self._names: list[str] = []
@@ -151,7 +161,8 @@ class Model:
         view = View(
             now_us=now, base_path=self.base_path, exists=os.path.isdir(self.base_path), products=products,
             recorders=tuple(recorders), chosen=chosen, book=self._look_book(chosen, book_budget_s),
-            trades=self._trades(chosen), size=sum(watch.size for watch in self._feeds.values()),
+            trades=self._trades(chosen), side_of=_side_of(self._watch(chosen, "trades")),
+            size=sum(watch.size for watch in self._feeds.values()),
             place=self._place, disk_free=free, days_left=days,
         )  # fmt: skip
         news = tuple(self._news(view))
@@ -169,27 +180,33 @@ class Model:
             self._names = self._platform.list_feeds()
         except (DeepwaterError, OSError):  # the store is just being made, moved or removed
             self._names = []
-        kept = [name for name in self._names if name.startswith(tuple(_KINDS.values()))][: 2 * PRODUCTS_MAX]
+        self._placed = {}
+        for name in self._names:
+            place = self.catalogue.place(name)
+            if place is not None and (place.product in self._placed or len(self._placed) < PRODUCTS_MAX):
+                self._placed.setdefault(place.product, {}).setdefault(place.kind, name)
+        kept = [name for kinds in self._placed.values() for name in kinds.values()]
         _keep(self._feeds, kept, lambda name: FeedWatch(self._platform, name))
         found = [name for name in self._names if name.startswith(metrics.PREFIX)]
         _keep(self._recorders, found, lambda name: RecorderWatch(self._platform, name))
 
     def _products(self) -> list[str]:
-        stored = {name.removeprefix(prefix) for prefix in _KINDS.values() for name in self._feeds
-                  if name.startswith(prefix)}  # fmt: skip
-        live = {name for name in stored if any(watch.is_written for watch in self._watches(name))}
+        live = {name for name in self._placed if any(watch.is_written for watch in self._watches(name))}
         first = list(dict.fromkeys(self.wanted))
-        return first + sorted(stored - set(first), key=lambda name: (name not in live, name))
+        return first + sorted(set(self._placed) - set(first), key=lambda name: (name not in live, name))
+
+    def _watch(self, product: str, kind: Kind) -> FeedWatch | None:
+        return self._feeds.get(self._placed.get(product, {}).get(kind, ""))
 
     def _watches(self, product: str) -> list[FeedWatch]:
-        found = (self._feeds.get(prefix + product) for prefix in _KINDS.values())
+        found = (self._watch(product, kind) for kind in _KINDS)
         return [watch for watch in found if watch is not None]
 
     def _product(self, name: str) -> ProductRow:
         watches = self._watches(name)
         if not watches:
             return ProductRow(name, "no feed")
-        levels, trades = (self._feeds.get(prefix + name) for prefix in _KINDS.values())
+        levels, trades = (self._watch(name, kind) for kind in _KINDS)
         writers = [watch.writer for watch in watches if watch.writer is not None]
         live = next((watch for watch in watches if watch.is_written), None)
         ages = [watch.age_us for watch in watches if watch.age_us is not None]
@@ -206,15 +223,20 @@ class Model:
         )  # fmt: skip
 
     def _look_book(self, product: str, budget_s: float) -> BookState:
-        if self._book is None or self._book.product != product:
+        feed = self._placed.get(product, {}).get("book", "")
+        if product and not feed:  # it may come
+            feed = self.catalogue.feed(product, "book")
+        if self._book is None or self._book.feed != feed:
             if self._book is not None:
                 self._book.close()
-            self._book = LiveBook(self._platform, product) if product else None
-        return BookState(reason="no product") if self._book is None else self._book.look(budget_s)
+            self._book = LiveBook(self._platform, feed) if feed else None
+        if self._book is None:
+            return BookState(reason=f"there is no feed of the book of {product}" if product else "no product")
+        return self._book.look(budget_s)
 
     def _trades(self, product: str) -> tuple[TradeRow, ...]:
         """The latest trades, the newest first."""
-        found = _newest_trades(self._feeds.get(_KINDS[specs.TRADES] + product), TRADES)
+        found = _newest_trades(self._watch(product, "trades"), TRADES)
         return tuple(TradeRow(us, side.decode("latin-1"), price, size) for us, side, price, size in reversed(found))
 
     def _disk(self) -> tuple[int | None, float | None]:
@@ -233,6 +255,8 @@ class Model:
 
     def _news(self, view: View) -> Iterable[str]:
         """Say what has changed since the last look."""
+        problems, self.catalogue.problems[:] = list(self.catalogue.problems), []
+        yield from problems
         before = self._before
         if before is None:
             return
@@ -345,6 +369,15 @@ def _newest_trades(watch: FeedWatch | None, count: int) -> list[tuple[int, bytes
     except (DeepwaterError, OSError):
         return []
     return found
+
+
+def _side_of(trades: FeedWatch | None) -> str:
+    """Whose side a trade's is; only the description of the column says so."""
+    if trades is None or trades.reader is None:
+        return "side"
+    text = next((column.desc for column in trades.reader.layout.columns if column.name == "side"), "").lower()
+    found = [(text.index(word), word) for word in ("maker", "taker") if word in text]
+    return min(found)[1] if found else "side"
 
 
 def _last_price(trades: FeedWatch | None) -> float | None:

@@ -286,7 +286,7 @@ def trades(view: View, width: int, height: int) -> list[Text]:
     price = max(price, 5)
     digits = 3 if width >= 1 + 12 + 1 + 5 + 1 + price + 1 + 9 else 0
     time = 8 + bool(digits) + digits
-    head = f" {'time':<{time}} {'maker':<5} {'price':>{price}} {'size':>9}"
+    head = f" {'time':<{time}} {view.side_of:<5} {'price':>{price}} {'size':>9}"
     out = [_title(f"trades {view.chosen}".rstrip(), width), _line([(head, DIM)], width)]
     for trade in shown:
         side, style = _SIDES.get(trade.side, ("?", ""))
