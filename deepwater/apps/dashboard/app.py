@@ -193,8 +193,9 @@ class Dashboard(App[None]):
             self.add_class("plain")
         self.query_one(Prompt).focus()
         for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
-            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
-                asyncio.get_running_loop().add_signal_handler(number, self.action_leave)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
+                    asyncio.get_running_loop().add_signal_handler(number, self.action_leave)
         self.set_interval(TICK_S, self.tick)
         self.call_after_refresh(self.tick)
 
