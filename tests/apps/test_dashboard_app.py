@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -95,6 +97,40 @@ def test_the_chosen_product_is_always_among_those_shown() -> None:
         view = View(NOW, "/x", True, tuple(ProductRow(name, "live") for name in names), chosen=chosen)
         shown = [text.plain for text in panels.products(view, 80, 6)]
         assert sum(text.startswith(f"> {chosen} ") for text in shown) == 1 and "26 more" in shown[0]
+
+
+def test_words_are_shown_whole_or_not_at_all() -> None:
+    rng = random.Random(5)
+    labels = {label for label, _, _ in panels._TROUBLES}
+    for width in range(30, 161):
+        counts = {name: rng.choice([0, 0, 1, 10**6]) for name in recorders._COUNTS}
+        none = np.zeros(32, np.uint64)
+        recorder = Recorder("DW-METRICS-1", 7, "recording", 5, 1, 0, 1.0, 1.0, counts, none, none, "")
+        rows = (ProductRow("BTC-USD@kraken", "live", 7, 65_000.0, 1.0, 2.0, 3, 4, 5, 6), ProductRow("A-USD", "no feed"))
+        view = View(NOW, "/x", True, rows, (recorder,), "A-USD")
+        text = panels.status(view, width)[1].plain
+        found = re.fullmatch(r"((?: [a-z]+(?: [a-z]+)? [\d,]+ ?)*)(?: \+(\d+) more ?)?", text)
+        assert found, text
+        said = dict(re.findall(r"([a-z]+(?: [a-z]+)?) ([\d,]+)", found[1]))
+        wrong = {label: f"{counts[name]:,}" for label, name, _ in panels._TROUBLES if counts[name]}
+        assert set(said) <= labels and all(said[label] == wrong.get(label, "0") for label in said)
+        assert len(set(wrong) - set(said)) == int(found[2] or 0), text
+        table = [each.plain.rstrip() for each in panels.products(view, width, 9)][1:]
+        titles = table[0].split()
+        assert set(titles) <= {name for name, _ in panels._COLUMNS} and titles[0] == "product"
+        assert not table[1].endswith("…") and len(table[1].split()) == len(titles) + ("size" in titles) + (
+            "age" in titles
+        ), table
+    text = panels.status(View(NOW, "/x", True, rows, (recorder,), "A-USD"), 300)[1].plain
+    assert all(label in text for label in labels)
+
+
+def test_a_crossed_book_is_said_in_every_form() -> None:
+    book = BookState(((11.0, 1.0),), ((10.0, 1.0),), time_us=NOW, crossed=True)
+    view = View(NOW, "/x", True, (ProductRow("A", "live"),), chosen="A", book=book)
+    assert "| book 11.00 / 10.00 CROSSED |" in line(view, "x")
+    assert json.loads(json_line(view, "x"))["book"]["crossed"] is True
+    assert "crossed" in panels.book(view, 60, 9)[1].plain
 
 
 def test_a_book_that_is_not_to_be_trusted_has_no_ladder() -> None:
