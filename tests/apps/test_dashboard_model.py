@@ -6,12 +6,13 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from dashboard_kit import ForeignRecorder, Market, levels, make_trades, open_feeds, until
 
-from deepwater import Platform
+from deepwater import Platform, marks
 from deepwater.apps.dashboard import feeds, livebook, model, panels, plain, recorders
 from deepwater.apps.dashboard.model import Model, View
 from deepwater.books import book_at
@@ -90,6 +91,59 @@ def test_a_book_that_is_behind_says_so_and_shows_no_level(tmp_store: Path, monke
             behind.append(found.behind)
         assert behind == [300, 200, 100]
         assert found.bids[-1] == (50.0, 397.0)
+    looking.close()
+
+
+def test_looks_read_no_mark_again(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look costs does not depend on how many gaps and snapshots there were."""
+    read: list[int] = []
+    whole = marks.read_marks
+
+    def counted(*words: Any, **about: Any) -> Any:
+        found = whole(*words, **about)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(marks, "read_marks", counted)
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        book, trades = open_feeds(dw, "A")
+        for number in range(50):
+            book.mark_gap(reason=f"frame {number} missing")
+            book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        assert looking.look().products[0].gaps == 50 and sum(read) >= 100
+        read.clear()
+        for _ in range(20):
+            view = looking.look()
+            assert view.book.bids[0] == (100.0, 1.0) and not view.news
+        assert not read
+        book.mark_gap(reason="frame 50 missing")
+        view = looking.look()
+        assert view.products[0].gaps == 51 and view.news == ("gap in CB-L2-A: frame 50 missing",)
+        assert "frame 50" in view.book.reason and read
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        book.write_batch(levels((b"B", 1.0, 1.0)))
+        assert not looking.look().book.reason
+        for writer in (book, trades):
+            writer.close()
+    looking.close()
+
+
+def test_gaps_that_retention_removed_are_not_counted(tmp_store: Path) -> None:
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        dw.create_feed({**_spec("CB-L2-A"), "chunk_size_bytes": 64 * 1024})
+        book = dw.create_writer("CB-L2-A")
+        for number in range(6):
+            book.mark_gap(reason=f"frame {number} missing")
+            book.write_batch(levels(*[(b"B", 50.0, 1.0)] * 1000))
+        assert looking.look().products[0].gaps == 6
+        dw.prune("CB-L2-A", max_bytes=2 * 64 * 1024)
+        assert looking.look().products[0].gaps == len(dw["CB-L2-A"].gaps()) < 6
+        book.mark_gap(reason="one more")
+        view = looking.look()
+        assert view.products[0].gaps == len(dw["CB-L2-A"].gaps()) and view.news == ("gap in CB-L2-A: one more",)
+        book.close()
     looking.close()
 
 
