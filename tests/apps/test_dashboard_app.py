@@ -125,6 +125,21 @@ def test_words_are_shown_whole_or_not_at_all() -> None:
     assert all(label in text for label in labels)
 
 
+def test_a_header_says_most_what_is_going_on() -> None:
+    mode, view = "attached to process 12188", View(NOW, "/a/store", True)
+    for width in range(10, 100):
+        (text,) = (each.plain for each in panels.header(view, mode, width))
+        assert len(text) == width and (mode in text or width < 2 + len(mode))
+        assert text.endswith((" 21:05:48 UTC ", " 21:05:48 ")) or width < 12 + len(mode)
+    assert panels.header(view, mode, 38)[0].plain == f" {mode}   21:05:48 "
+    buckets = np.zeros(32, np.uint64)
+    buckets[8] = 5
+    said = Recorder("DW-METRICS-1", 7, "recording", 5, 1, 0, 1.0, 1.0, dict.fromkeys(recorders._COUNTS, 0), buckets,
+                    buckets, "")  # fmt: skip
+    view = View(NOW, "/x", True, recorders=(said,))
+    assert panels.status(view, 40)[2].plain == " receive to publish <256us/<256us"
+
+
 def test_a_crossed_book_is_said_in_every_form() -> None:
     book = BookState(((11.0, 1.0),), ((10.0, 1.0),), time_us=NOW, crossed=True)
     view = View(NOW, "/x", True, (ProductRow("A", "live"),), chosen="A", book=book)
@@ -288,7 +303,7 @@ def test_keys_of_the_prompt_and_the_log(tmp_store: Path) -> None:
     drive(session, steps)
 
 
-@pytest.mark.parametrize("size", [(160, 48), (40, 12), (10, 3), (300, 90)])
+@pytest.mark.parametrize("size", [(160, 48), (40, 12), (30, 8), (20, 4), (10, 3), (300, 90)])
 def test_any_size_is_filled_and_no_more(size: tuple[int, int], tmp_store: Path) -> None:
     with Platform(tmp_store) as dw:
         book, trades = open_feeds(dw, "BTC-USD")
@@ -306,8 +321,9 @@ def test_any_size_is_filled_and_no_more(size: tuple[int, int], tmp_store: Path) 
             await pilot.pause()
             lines = screen(app)
             assert len(lines) == height and {len(text) for text in lines} == {width}
+            assert lines[-1].startswith("> ") and "▇" not in lines[-1]
             if height >= 12:
-                assert lines[-1].startswith("> ")
+                assert "99.00 │ 101.00" in "\n".join(lines)
             if height >= 24:
                 assert sum(" │ " in text for text in lines) >= min(height - 16, 60)
                 assert not lines[0].startswith("  ") and "99.00 │ 101.00" in "\n".join(lines)

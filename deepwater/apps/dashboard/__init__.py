@@ -2,11 +2,12 @@
 
 Left to right, a module imports only modules to its left; only `app` knows Textual::
 
-    numbers | catalogue feeds recorders livebook | model | commands engine recording plain | session | panels | app
+    numbers | catalogue feeds recorders livebook | prints | model
+    | commands engine recording plain | session | panels | app
 
-- *Data* (`catalogue`, `feeds`, `recorders`, `livebook`, `model`) reads feeds through the public API and makes one
-  `View` of plain values a look. It holds nothing up, and outlives whatever happens to the store: no store yet, a feed
-  deleted under it, a recorder killed.
+- *Data* (`catalogue` to `model`) reads feeds through the public API and makes one `View` of plain values a look. It
+  holds nothing up, and outlives whatever happens to the store: no store yet, a feed deleted under it, a recorder
+  killed, another store in its place.
 - *Commands* (`commands`, `engine`, `session`): what is typed, and who does it.
 - *View* (`panels`: pure functions from a `View` and a size to lines; `plain`: lines for a pipe; `app`: the terminal).
 

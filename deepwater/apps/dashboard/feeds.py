@@ -27,6 +27,7 @@ RATE_S = 5.0
 """Rates are over so many seconds."""
 HISTORY = 120
 _SLOW_S = 3.0
+_NEWS_S = 1.0  # so soon again, when records come of whom nobody knows
 
 
 class FeedWatch:
@@ -63,7 +64,7 @@ class FeedWatch:
         self._marks: NewMarks | None = None
         self._samples: deque[tuple[float, int]] = deque()
         self._second = (0, 0)
-        self._slow_due = 0.0
+        self._slow_due = self._closely_s = 0.0
         self._life = ""
         self._gaps_seen: int | None = None
 
@@ -88,6 +89,8 @@ class FeedWatch:
             if self.reader is None or now_s >= self._slow_due:
                 self._look_closely(now_s)
             assert self.reader is not None
+            if int(self.reader.end) != self.end and not self.is_written:  # somebody has begun to write it
+                self._slow_due = min(self._slow_due, self._closely_s + _NEWS_S)
             self._take(int(self.reader.end), now_s)
             self.problem = ""
         except (DeepwaterError, OSError) as error:
@@ -104,6 +107,7 @@ class FeedWatch:
         self.size, self.record_bytes = reader._chain.stored_bytes(), reader.layout.record_size
         self.writer, heartbeat = writer_state(reader), heartbeat_us(reader)
         self.age_us = None if heartbeat is None else max(0, now_us() - heartbeat)
+        self._closely_s = now_s
         # Not all feeds at one look, and those that nobody writes less often.
         self._slow_due = now_s + _SLOW_S * (0.75 + random.random() / 2) * (1 if self.is_written else 3)
         marks = none() if self._marks is None else of_kind(self._marks.since(int(reader.first)), "gap")

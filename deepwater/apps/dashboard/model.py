@@ -7,7 +7,6 @@ anew, a recorder is killed and comes back. What changes is also told as a line o
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from deepwater.apps import metrics
+from deepwater.apps.dashboard import prints
 from deepwater.apps.dashboard.catalogue import Catalogue
 from deepwater.apps.dashboard.feeds import FeedWatch
 from deepwater.apps.dashboard.livebook import BookState, LiveBook
+from deepwater.apps.dashboard.prints import TradeRow
 from deepwater.apps.dashboard.recorders import Recorder, RecorderWatch
 from deepwater.apps.venue import Kind
 from deepwater.errors import DeepwaterError
@@ -29,8 +30,8 @@ __all__ = ["Model", "ProductRow", "TradeRow", "View"]
 TRADES = 60
 PRODUCTS_MAX = 100
 _LIST_EVERY_S = 1.0
+_ABOUT = "store.json"
 _Watch = TypeVar("_Watch", FeedWatch, RecorderWatch)
-_TRADE_COLUMNS = {"ev_us": ("<u8", "<i8"), "side": ("|S1",), "price": ("<f8", "<f4"), "size": ("<f8", "<f4")}
 _KINDS: tuple[Kind, Kind] = ("book", "trades")
 
 
@@ -55,16 +56,6 @@ class ProductRow:
     age_us: int | None = None
     history: tuple[float, ...] = ()
     problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TradeRow:
-    """One trade; `side` is that of `View.side_of`: B, S or U."""
-
-    time_us: int
-    side: str
-    price: float
-    size: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +128,7 @@ class Model:
         self._recorders: dict[str, RecorderWatch] = {}
         self._book: LiveBook | None = None
         self._names: list[str] = []
+        self._store = _identity(self._platform.base_path)
         self._list_due = 0.0
         self._before: View | None = None
         self._told_gaps: dict[tuple[str, int, int], None] = {}
@@ -161,7 +153,7 @@ class Model:
         view = View(
             now_us=now, base_path=self.base_path, exists=os.path.isdir(self.base_path), products=products,
             recorders=tuple(recorders), chosen=chosen, book=self._look_book(chosen, book_budget_s),
-            trades=self._trades(chosen), side_of=_side_of(self._watch(chosen, "trades")),
+            trades=self._trades(chosen), side_of=prints.side_of(self._watch(chosen, "trades")),
             size=sum(watch.size for watch in self._feeds.values()),
             place=self._place, disk_free=free, days_left=days,
         )  # fmt: skip
@@ -176,6 +168,7 @@ class Model:
         if time.monotonic() < self._list_due:
             return
         self._list_due = time.monotonic() + _LIST_EVERY_S
+        self._reopen_if_replaced()
         try:
             self._names = self._platform.list_feeds()
         except (DeepwaterError, OSError):  # the store is just being made, moved or removed
@@ -189,6 +182,17 @@ class Model:
         _keep(self._feeds, kept, lambda name: FeedWatch(self._platform, name))
         found = [name for name in self._names if name.startswith(metrics.PREFIX)]
         _keep(self._recorders, found, lambda name: RecorderWatch(self._platform, name))
+
+    def _reopen_if_replaced(self) -> None:
+        """Let go of a store that is not the one at this path any more: what is held open of it may live on for long."""
+        there = _identity(self.base_path)
+        if there is not None and there != self._store:
+            if self._store is not None:
+                path = self.base_path
+                self.close()
+                self._feeds, self._recorders, self._book = {}, {}, None
+                self._platform = Platform(path)
+            self._store = there
 
     def _products(self) -> list[str]:
         live = {name for name in self._placed if any(watch.is_written for watch in self._watches(name))}
@@ -215,7 +219,7 @@ class Model:
         return ProductRow(
             name=name, state=_state(writers, any(watch.end for watch in watches)),
             writer=live.writer["pid"] if live and live.writer else None,
-            price=_last_price(trades), trade_rate=trades.rate if trades else 0.0,
+            price=prints.last_price(trades), trade_rate=trades.rate if trades else 0.0,
             level_rate=levels.rate if levels else 0.0, records=sum(watch.end for watch in watches),
             gaps=max(watch.gaps for watch in watches), size=sum(watch.size for watch in watches),
             age_us=min(ages, default=None), history=tuple(history),
@@ -236,7 +240,7 @@ class Model:
 
     def _trades(self, product: str) -> tuple[TradeRow, ...]:
         """The latest trades, the newest first."""
-        found = _newest_trades(self._watch(product, "trades"), TRADES)
+        found = prints.newest(self._watch(product, "trades"), TRADES)
         return tuple(TradeRow(us, side.decode("latin-1"), price, size) for us, side, price, size in reversed(found))
 
     def _disk(self) -> tuple[int | None, float | None]:
@@ -332,6 +336,14 @@ def _keep(watches: dict[str, _Watch], names: list[str], make: Callable[[str], _W
             watches[name] = make(name)
 
 
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Which store is at a path, by the file that is written once (a directory's inode may come back); None of none."""
+    with contextlib.suppress(OSError):
+        about = os.stat(os.path.join(path, _ABOUT))
+        return about.st_dev, about.st_ino, about.st_mtime_ns
+    return None
+
+
 def _place(path: str) -> str:
     """A path as one would write it here: below this directory, or below one's home, if it is."""
     with contextlib.suppress(OSError):
@@ -354,36 +366,6 @@ def _state(writers: list[dict[str, object]], has_records: bool) -> str:
 def _padded(history: Iterable[float], length: int) -> list[float]:
     found = list(history)
     return [0.0] * (length - len(found)) + found
-
-
-def _newest_trades(watch: FeedWatch | None, count: int) -> list[tuple[int, bytes, float, float]]:
-    """Time, side, price and size, the newest last; nothing of a feed that has other columns."""
-    if watch is None or watch.reader is None:
-        return []
-    dtype = watch.reader.dtype
-    if not all(name in (dtype.names or ()) and dtype[name].str in kinds for name, kinds in _TRADE_COLUMNS.items()):
-        return []
-    try:
-        found: list[tuple[int, bytes, float, float]]
-        found = watch.reader.latest(count).to_numpy()[list(_TRADE_COLUMNS)].tolist()
-    except (DeepwaterError, OSError):
-        return []
-    return found
-
-
-def _side_of(trades: FeedWatch | None) -> str:
-    """Whose side a trade's is; only the description of the column says so."""
-    if trades is None or trades.reader is None:
-        return "side"
-    text = next((column.desc for column in trades.reader.layout.columns if column.name == "side"), "").lower()
-    found = [(text.index(word), word) for word in ("maker", "taker") if word in text]
-    return min(found)[1] if found else "side"
-
-
-def _last_price(trades: FeedWatch | None) -> float | None:
-    """What was paid last; a record that a repair put in the place of a lost one is no trade."""
-    found = _newest_trades(trades, 1)
-    return found[0][2] if found and math.isfinite(found[0][2]) else None
 
 
 def _of_recorder(said: Recorder, was: Recorder | None) -> str:

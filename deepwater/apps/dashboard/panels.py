@@ -33,20 +33,30 @@ class Layout:
 
     width: int
     height: int
+    status: int
     products: int
+    market: int
     book: int
     messages: int
 
     @classmethod
     def of(cls, width: int, height: int, products: int) -> Layout:
-        """Share out a terminal: header 1, status 4, prompt 1; the rest to products, book and trades, messages.
+        """Share out a terminal: header 1, prompt 1, status 4; the rest to messages, products, and book and trades.
+
+        Where it is low there are two lines of status and one message, so that there is a book.
 
         >>> Layout.of(80, 24, 2), Layout.of(160, 48, 40).products
-        (Layout(width=80, height=24, products=4, book=41, messages=2), 16)
+        (Layout(width=80, height=24, status=4, products=4, market=12, book=41, messages=2), 16)
+        >>> Layout.of(40, 12, 2)
+        Layout(width=40, height=12, status=2, products=3, market=4, book=40, messages=1)
         """
-        free = max(0, height - 6)
-        few = min(2 + max(1, products), max(3, free // 3) + (free > 30) * 2)
-        return cls(width, height, few, 41 if width < 100 else width * 55 // 100, 2 if height < 36 else 5)
+        free = max(0, height - 2)
+        status = min(free, 4 if height >= 16 else 2)
+        messages = min(free - status, 1 if height < 16 else 2 if height < 36 else 5)
+        rest = free - status
+        few = min(2 + max(1, products), max(3, rest // 3) + (rest > 30) * 2, rest - messages)
+        wide = min(width, 41) if width < 100 else width * 55 // 100
+        return cls(width, height, status, few, rest - messages - few, wide, messages)
 
 
 def _line(parts: Sequence[tuple[str, str] | str], width: int) -> Text:
@@ -86,16 +96,20 @@ def _cut(text: str, width: int) -> str:
 def header(view: View, mode: str, width: int) -> list[Text]:
     """The first line: the store, what is going on, the time."""
     time = f" {numbers.clock(view.now_us)} UTC "
-    middle = f"  {mode}  "
-    room = width - len(" Deepwater  ") - len(middle) - len(time)
+    room = width - len(f" Deepwater    {mode}{time}")
     path = view.place or view.base_path
     path = path if len(path) <= room else f"…{path[len(path) - room + 1 :]}"
-    left = f" Deepwater  {path if room > 8 else ''}"
-    return [_line([f"{left}{middle}".ljust(width - len(time))[: max(0, width - len(time))], time], width)]
+    for left, right in (
+        (f" Deepwater  {path}  {mode}" if room > 8 else "", time), (f" Deepwater  {mode}", time),
+        (f" {mode}", time), (f" {mode}", time.replace(" UTC", "")),
+    ):  # fmt: skip
+        if left and len(left) + len(right) <= width:
+            return [_line([left.ljust(width - len(right)), right], width)]
+    return [_line([_cut(f" {mode}", width).ljust(width)], width)]
 
 
 def status(view: View, width: int) -> list[Text]:
-    """Four lines: connection and rates; what went wrong; latencies; disk."""
+    """Four lines, the most important first: connection and rates; what went wrong; latencies; disk."""
     return [_connection(view, width), _troubles(view, width), _latencies(view, width), _disk(view, width)]
 
 
@@ -162,8 +176,9 @@ def _latencies(view: View, width: int) -> Text:
         return "-" if pair is None else "/".join(f"<{numbers.duration(us + 1)}" for us in pair).replace(" ", "")
 
     delay, lag = latencies(view)
-    parts = [f"p50/p99: receive to publish {shown(delay)}", f"exchange to receive {shown(lag)}"]
-    text = f" {_fit(parts, width - 1)}"
+    publish = f"receive to publish {shown(delay)}"
+    parts = [f"p50/p99: {publish}", f"exchange to receive {shown(lag)}"]
+    text = f" {_fit(parts, width - 1) or _fit([publish], width - 1)}"
     note = "  (the last 60 s)"
     return _line([text, (note if len(text) + len(note) <= width else "", DIM)], width)
 
