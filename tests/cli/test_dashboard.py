@@ -103,6 +103,8 @@ def test_what_cannot_be_is_one_line(tmp_store: Path, capsys: pytest.CaptureFixtu
         (["--product", "a/b"], 2, "products are as BTC-USD"),
         (["--product", "A,A"], 1, "named twice"),
         (["--interval", "0"], 2, "seconds above 0"),
+        (["--venue", "nowhere"], 1, "expected one of coinbase, kraken"),
+        (["--venue", "kraken", "--product", "BTC"], 1, "product 'BTC' is not allowed"),
     ):
         assert cli.main(["dashboard", *words, "--base-path", str(tmp_store), "--plain", "--duration", "1"]) == code
         told = capsys.readouterr().err
