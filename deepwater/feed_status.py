@@ -52,7 +52,7 @@ def status_of(reader: Reader, now: int | None = None) -> dict[str, Any]:
     end = int(reader.end)
     newest = reader.latest(1)[reader.layout.ts_col]
     newest_us = int(newest[0]) if len(newest) else None
-    heartbeat = _heartbeat(reader)
+    heartbeat = heartbeat_us(reader)
     rate = _rate(reader, end, newest_us)
     persist = reader.settings.persist
     today = now - now % DAY_US
@@ -60,7 +60,7 @@ def status_of(reader: Reader, now: int | None = None) -> dict[str, Any]:
         "feed": reader.feed, "persist": persist, "records": end - int(reader.first), "end": end,
         "newest_us": newest_us, "newest_age_us": None if newest_us is None else now - newest_us,
         "heartbeat_us": heartbeat, "age_us": None if heartbeat is None else max(0, now - heartbeat),
-        "writer": _writer(reader), "rate": rate,
+        "writer": writer_state(reader), "rate": rate,
         "bytes_per_day": round(rate * 86_400 * reader.layout.record_size) if persist else None,
         "disk_free": _free(chain.directory.path) if isinstance(chain, Chain) else None,
         "gaps_today": int((reader.gaps()["timestamp_us"] >= today).sum()),
@@ -68,15 +68,16 @@ def status_of(reader: Reader, now: int | None = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _heartbeat(reader: Reader) -> int | None:
-    """When the writer last wrote. A chunk that has no record yet was begun by a write."""
+def heartbeat_us(reader: Reader) -> int | None:
+    """When the writer last wrote; None if nobody ever did. A chunk that has no record yet was begun by a write."""
     tail = reader._chain.tail
     if tail is None or not int(reader.end):
         return None
     return tail.heartbeat_us or (tail.activated_us if isinstance(tail, Chunk) else 0) or None
 
 
-def _writer(reader: Reader) -> dict[str, Any] | None:
+def writer_state(reader: Reader) -> dict[str, Any] | None:
+    """Who writes the feed, or was the last to: `writer` of `status_of`. Reads no record and no mark."""
     tail = reader._chain.tail
     owner = tail.owner() if tail is not None else None
     if owner is None:

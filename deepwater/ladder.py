@@ -19,6 +19,7 @@ __all__ = ["Rung", "ladder", "rungs"]
 WIDTH = 80
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _MOST_DECIMALS = 12
+_LARGEST = 1e15  # from here on a number is written with an exponent, as is one that decimals can not show
 
 
 class Rung(NamedTuple):
@@ -120,19 +121,35 @@ def _spread(book: Book) -> str:
         return f"----   no {sides}"
     decimals = max(_decimals(bid), _decimals(ask))
     crossed = "  CROSSED" if book.crossed else ""
-    return f"----   spread {ask - bid:.{decimals}f}, middle {(bid + ask) / 2:.{decimals + 1}f}{crossed}"
+    middle = _number(bid / 2 + ask / 2, decimals + 1)  # halves first: the sum may be no float any more
+    return f"----   spread {_number(ask - bid, decimals)}, middle {middle}{crossed}"
 
 
 def _decimals(value: float) -> int:
-    """Digits behind the point of a float, as it is written shortest."""
+    """Digits behind the point of a float, as it is written shortest; 0 of one that is written with an exponent."""
+    if not _is_plain(value):
+        return 0
     text = np.format_float_positional(value, trim="-")
     return min(_MOST_DECIMALS, len(text.partition(".")[2]))
+
+
+def _is_plain(value: float) -> bool:
+    return value == 0 or 10.0**-_MOST_DECIMALS <= abs(value) < _LARGEST
+
+
+def _number(value: float, decimals: int) -> str:
+    """A number with so many decimals; one that is larger or smaller than any price or quantity with an exponent.
+
+    >>> _number(64699.5, 2), _number(1.7e308, 2), _number(2.5e-13, 2)
+    ('64699.50', '1.7e+308', '2.5e-13')
+    """
+    return f"{value:.{decimals}f}" if _is_plain(value) else f"{value:.6g}"
 
 
 def _numbers(values: list[float]) -> list[str]:
     """Texts of numbers, with as many decimals as the longest needs; sums are cut to twelve digits."""
     digits = max((_decimals(float(f"{value:.12g}")) for value in values), default=0)
-    return [f"{value:.{digits}f}" for value in values]
+    return [_number(value, digits) for value in values]
 
 
 def _aligned(title: str, cells: list[str]) -> list[str]:

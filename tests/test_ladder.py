@@ -47,6 +47,15 @@ def test_a_book_that_is_not_to_be_trusted_says_so_first() -> None:
     assert "CROSSED" in ladder(book([(2.0, 1.0)], [(1.0, 1.0)]))[3]
 
 
+def test_numbers_that_are_no_prices_are_short_and_leave_the_others_as_they_are() -> None:
+    lines = ladder(book([(64734.06, 0.5), (1e-300, 1e300)], [(1e300, 0.25)]), width=80, ascii_only=True)
+    assert [line.split()[1:3] for line in lines[2:]] == [
+        ["1e+300", "0.25"], ["spread", "1e+300,"], ["64734.06", "0.50"], ["1e-300", "1e+300"],
+    ]  # fmt: skip
+    assert "middle 5e+299" in lines[3] and "inf" not in "".join(lines)
+    assert "middle 1.7e+308" in "".join(ladder(book([(1.7e308, 1.0)], [(1.7e308, 1.0)])))
+
+
 def test_only_as_many_levels_as_asked_for() -> None:
     asks, bids = rungs(BITCOIN, 1)
     assert [(rung.price, rung.share) for rung in asks + bids] == [(64734.08, 0.06), (64734.06, 1.0)]

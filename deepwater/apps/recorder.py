@@ -30,6 +30,7 @@ from deepwater.apps.metrics_http import serving
 from deepwater.apps.platform_sink import PlatformSink
 from deepwater.apps.roster import Roster
 from deepwater.apps.sink import Sink
+from deepwater.apps.subscriptions import Pacer
 from deepwater.apps.venue import Venue
 from deepwater.errors import DeepwaterError
 
@@ -159,17 +160,19 @@ async def record(
     changes: asyncio.Queue[OnHangup] | None = None,
     keep_bad: KeepBad | None = None,
     disk: DiskWatch | None = None,
+    pacer: Pacer | None = None,
 ) -> Counters:
     """Record into `sink` until `duration` is over, `stop` is called or the task is cancelled.
 
     Parameters and errors are those of `run_recorder`; `counters` are filled live if given. Each of `changes` is called
-    for the products to record from then on; `keep_bad` is given what could not be used; `disk` warns. The feeds opened
-    in `sink` are left open: they belong to whoever made it.
+    for the products to record from then on; `keep_bad` is given what could not be used; `disk` warns; `pacer` is one
+    that other recordings of this process share (`roster.pacer_of`). The feeds opened in `sink` are left open: they
+    belong to whoever made it.
     """
     channels = _checked_channels(venue, channels)
     stop = stop or Stop()
     counters = counters if counters is not None else Counters()
-    roster = Roster(venue, link, products, sink, counters, channels, keep_bad)
+    roster = Roster(venue, link, products, sink, counters, channels, keep_bad, pacer)
     tasks = [asyncio.create_task(work) for work in (roster.run(), _watch(sink), _retain(sink, counters))]
     if changes is not None:
         tasks.append(asyncio.create_task(_change(roster, changes, counters)))

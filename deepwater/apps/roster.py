@@ -18,10 +18,15 @@ from deepwater.apps.subscriptions import Pacer, check_products, spread
 from deepwater.apps.venue import Venue
 from deepwater.errors import DeepwaterError
 
-__all__ = ["Roster"]
+__all__ = ["Roster", "pacer_of"]
 
 _log = logging.getLogger("deepwater.recorder")
 _PERIOD_S = 1.25  # what is sent a second apart may arrive closer together, and the exchange counts what arrives
+
+
+def pacer_of(venue: Venue) -> Pacer:
+    """What keeps to the messages a second that a venue takes from one address."""
+    return Pacer(venue.messages_per_second, _PERIOD_S)
 
 
 class Roster:
@@ -39,6 +44,8 @@ class Roster:
         Of the venue.
     keep_bad : callable, optional
         See `ingest.KeepBad`.
+    pacer : Pacer, optional
+        One that other recordings of this process share.
 
     Raises
     ------
@@ -55,6 +62,7 @@ class Roster:
         counters: Counters,
         channels: Sequence[str],
         keep_bad: KeepBad | None = None,
+        pacer: Pacer | None = None,
     ) -> None:
         self._venue = venue
         self._link = link
@@ -62,7 +70,7 @@ class Roster:
         self._counters = counters
         self._channels = list(channels)
         self._keep_bad = keep_bad
-        self._pacer = Pacer(venue.messages_per_second, _PERIOD_S)
+        self._pacer = pacer or pacer_of(venue)
         self._changed = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], Group] = {}
         self.groups = [self._group(part) for part in spread(products, venue.products_max, venue.check_product)]

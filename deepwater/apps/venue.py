@@ -10,6 +10,8 @@ What a venue says
     feeds       `feeds(product, channels)`: which feeds a product has, each with its spec. Two kinds are known:
                 "book" (columns of ``schemas/cb-l2.json`` or more: `type side packet_us recv_us proc_us ev_us price qty
                 seq`) and "trades" (those of ``schemas/cb-trades.json``). `proc_us` is left 0: who writes sets it.
+                A feed's name holds the product's id as it is: by that the dashboard knows the feeds of every venue.
+                Whose side `side` of a trade is its description says, by the word maker or taker.
     messages    `subscribe`, `unsubscribe`, `resync` (what brings fresh snapshots of books) and `liveness` (what makes
                 the exchange say something every few seconds): texts to send. `messages_per_second` and `products_max`
                 (on one connection) are kept by the recorder.

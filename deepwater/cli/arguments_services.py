@@ -139,20 +139,25 @@ def _dashboard(commands: Any) -> None:
         commands, "dashboard", "dashboard:dashboard", "watch a store in the terminal, and record into it",
         "deepwater dashboard --base-path ./platform_data\n"
         "deepwater dashboard --product BTC-USD,ETH-USD\n"
+        "deepwater dashboard --venue kraken --product BTC-USD\n"
         "deepwater dashboard --json --duration 1m | jq .latency_us",
         "Connection, products, rates, latencies, gaps, sizes, the live book and the\n"
         "trades. It records the products named, in a process of its own that ends with\n"
-        "it; where another process records already it only looks on. Type help at its\n"
+        "it; where another process records already it only looks on. It shows feeds of\n"
+        "every venue, those of another than --venue as BTC-USD@kraken. Type help at its\n"
         "prompt. Without a terminal (a pipe, TERM=dumb) it prints plain lines. NO_COLOR\n"
-        "is obeyed.",
+        "is obeyed. Quit, --duration, SIGTERM and SIGHUP end it (exit 0), and Ctrl-C (of\n"
+        "plain lines 130); each time what it records is flushed.",
     )  # fmt: skip
+    parser.add_argument("--venue", metavar="NAME", help="the exchange that it records (default: coinbase)")
     parser.add_argument("--product", metavar="P", type=products, action="extend", help="or P,Q: record these at once")
-    parser.add_argument("--uri", metavar="URI", help="the endpoint (default: the public one)")
+    parser.add_argument("--uri", metavar="URI", help="the endpoint (default: the venue's public one)")
     parser.add_argument("--plain", action="store_true", help="plain lines, also on a terminal")
     parser.add_argument("--interval", metavar="S", type=seconds, help="between two lines (default: 2, of --json 1)")
     parser.add_argument("--duration", metavar="S", type=seconds, help="of lines: end after so long (default: never)")
     base_path(parser)
     json_flag(parser, "an object a line")
+    parser.on_help = _venues
 
 
 COMMANDS = (_demo, _record, _exchange, _book, _dashboard)

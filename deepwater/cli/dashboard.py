@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 from deepwater.cli import output
 from deepwater.cli.failures import OK, UsageError
 from deepwater.cli.services import apps_needed
+from deepwater.cli.signals import End
 from deepwater.platform import default_base_path
 
 if TYPE_CHECKING:
@@ -27,27 +28,30 @@ def dashboard(args: argparse.Namespace) -> int:
     is_plain = args.json or args.plain or not _has_terminal()
     if not is_plain and (args.interval is not None or args.duration is not None):
         raise UsageError("--interval and --duration are of plain lines: they go with --plain or --json", _PROG)
-    with apps_needed("dashboard"):
-        from deepwater.apps.dashboard.session import Session
-        from deepwater.apps.recorder import DEFAULT_URI
-
-        if not is_plain:
-            import deepwater.apps.dashboard.app as terminal
     products = [name for words in args.product or () for name in words.replace(",", " ").split()]
-    session = Session(args.base_path or default_base_path(), args.uri or DEFAULT_URI, products)
-    try:
+    with End() as end, contextlib.ExitStack() as stack:
+        with apps_needed("dashboard"):
+            from deepwater.apps.dashboard.session import Session
+
+            if not is_plain:
+                import deepwater.apps.dashboard.app as terminal
+        session = Session(args.base_path or default_base_path(), args.uri or "", products, args.venue or "coinbase")
+        stack.callback(session.close)
+        stack.callback(_say_end, session, args, end)
         session.tick()
         if products:
             session.execute("start")
         if is_plain:
-            _lines(session, args)
-        else:
+            _lines(session, args, end)
+        elif not end.is_set:
             terminal.run(session)
-    finally:
-        if session.engine.state != "stopped" and not args.json:
-            output.say("ending the recording; all that was received is being flushed")
-        session.close()
     return OK
+
+
+def _say_end(session: Session, args: argparse.Namespace, end: End) -> None:
+    end.listen()
+    if session.engine.state != "stopped" and not args.json:
+        output.say("ending the recording; all that was received is being flushed")
 
 
 def _has_terminal() -> bool:
@@ -56,15 +60,14 @@ def _has_terminal() -> bool:
     return os.environ.get("TERM", "dumb") != "dumb" and all(s is not None and s.isatty() for s in streams)
 
 
-def _lines(session: Session, args: argparse.Namespace) -> None:
+def _lines(session: Session, args: argparse.Namespace, end: End) -> None:
     from deepwater.apps.dashboard.plain import lines
 
-    ended = threading.Event()
     every_s = args.interval or (_JSON_S if args.json else _LINE_S)
     if not args.json:
         for text in session.log:
             output.say(text)
-    with output.listened(ended.set):
-        for text in lines(lambda: (session.tick(), session.mode), every_s, args.duration, args.json, ended.wait):
+    with output.listened(end):
+        for text in lines(lambda: (session.tick(), session.mode), every_s, args.duration, args.json, end.wait):
             output.write(text + "\n")
             output.flush()

@@ -17,32 +17,35 @@ DEADLINE_S = 60
 _EXCHANGE = """
     import sys
     from deepwater.apps.exchange import Synthetic, serve
-    products = ["BTC-USD", "ETH-USD", "SOL-USD"]
-    stream = lambda: Synthetic(products, seed=1, rate=float(sys.argv[1]), depth=40)
-    serve(stream, port=0, faults=sys.argv[2:], on_ready=lambda uri: print(uri, flush=True))
+    from deepwater.apps.venues import find_venue
+    products, venue = ["BTC-USD", "ETH-USD", "SOL-USD"], find_venue(sys.argv[1])
+    stream = lambda: Synthetic(products, seed=1, rate=float(sys.argv[2]), depth=40, session=venue.exchange_session)
+    serve(stream, port=0, faults=sys.argv[3:], on_ready=lambda uri: print(uri, flush=True))
 """
 _RECORDER = """
     import sys
     from deepwater.apps.recorder import run_recorder
+    from deepwater.apps.venues import find_venue
     def status(counters):
         print(counters.levels, flush=True)
-    run_recorder(sys.argv[1], sys.argv[3:], sys.argv[2], on_status=status)
+    venue = find_venue(sys.argv[1])
+    run_recorder(sys.argv[2], sys.argv[4:], sys.argv[3], on_status=status, venue=venue)
 """
 
 
 class Market(Worker):
     """A local exchange with a synthetic market; `uri` is where it listens."""
 
-    def __init__(self, rate: float = 100, *faults: str) -> None:
-        super().__init__(_EXCHANGE, rate, *faults, timeout=240)
+    def __init__(self, rate: float = 100, *faults: str, venue: str = "coinbase") -> None:
+        super().__init__(_EXCHANGE, venue, rate, *faults, timeout=240)
         self.uri = self.readline()
 
 
 class ForeignRecorder(Worker):
     """A recorder that is not the dashboard's."""
 
-    def __init__(self, uri: str, store: Path, *products: str) -> None:
-        super().__init__(_RECORDER, uri, store, *products, timeout=240)
+    def __init__(self, uri: str, store: Path, *products: str, venue: str = "coinbase") -> None:
+        super().__init__(_RECORDER, venue, uri, store, *products, timeout=240)
         while int(self.readline()) < 100:
             pass
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -95,6 +97,55 @@ def test_the_chosen_product_is_always_among_those_shown() -> None:
         view = View(NOW, "/x", True, tuple(ProductRow(name, "live") for name in names), chosen=chosen)
         shown = [text.plain for text in panels.products(view, 80, 6)]
         assert sum(text.startswith(f"> {chosen} ") for text in shown) == 1 and "26 more" in shown[0]
+
+
+def test_words_are_shown_whole_or_not_at_all() -> None:
+    rng = random.Random(5)
+    labels = {label for label, _, _ in panels._TROUBLES}
+    for width in range(30, 161):
+        counts = {name: rng.choice([0, 0, 1, 10**6]) for name in recorders._COUNTS}
+        none = np.zeros(32, np.uint64)
+        recorder = Recorder("DW-METRICS-1", 7, "recording", 5, 1, 0, 1.0, 1.0, counts, none, none, "")
+        rows = (ProductRow("BTC-USD@kraken", "live", 7, 65_000.0, 1.0, 2.0, 3, 4, 5, 6), ProductRow("A-USD", "no feed"))
+        view = View(NOW, "/x", True, rows, (recorder,), "A-USD")
+        text = panels.status(view, width)[1].plain
+        found = re.fullmatch(r"((?: [a-z]+(?: [a-z]+)? [\d,]+ ?)*)(?: \+(\d+) more ?)?", text)
+        assert found, text
+        said = dict(re.findall(r"([a-z]+(?: [a-z]+)?) ([\d,]+)", found[1]))
+        wrong = {label: f"{counts[name]:,}" for label, name, _ in panels._TROUBLES if counts[name]}
+        assert set(said) <= labels and all(said[label] == wrong.get(label, "0") for label in said)
+        assert len(set(wrong) - set(said)) == int(found[2] or 0), text
+        table = [each.plain.rstrip() for each in panels.products(view, width, 9)][1:]
+        titles = table[0].split()
+        assert set(titles) <= {name for name, _ in panels._COLUMNS} and titles[0] == "product"
+        assert not table[1].endswith("…") and len(table[1].split()) == len(titles) + ("size" in titles) + (
+            "age" in titles
+        ), table
+    text = panels.status(View(NOW, "/x", True, rows, (recorder,), "A-USD"), 300)[1].plain
+    assert all(label in text for label in labels)
+
+
+def test_a_header_says_most_what_is_going_on() -> None:
+    mode, view = "attached to process 12188", View(NOW, "/a/store", True)
+    for width in range(10, 100):
+        (text,) = (each.plain for each in panels.header(view, mode, width))
+        assert len(text) == width and (mode in text or width < 2 + len(mode))
+        assert text.endswith((" 21:05:48 UTC ", " 21:05:48 ")) or width < 12 + len(mode)
+    assert panels.header(view, mode, 38)[0].plain == f" {mode}   21:05:48 "
+    buckets = np.zeros(32, np.uint64)
+    buckets[8] = 5
+    said = Recorder("DW-METRICS-1", 7, "recording", 5, 1, 0, 1.0, 1.0, dict.fromkeys(recorders._COUNTS, 0), buckets,
+                    buckets, "")  # fmt: skip
+    view = View(NOW, "/x", True, recorders=(said,))
+    assert panels.status(view, 40)[2].plain == " receive to publish <256us/<256us"
+
+
+def test_a_crossed_book_is_said_in_every_form() -> None:
+    book = BookState(((11.0, 1.0),), ((10.0, 1.0),), time_us=NOW, crossed=True)
+    view = View(NOW, "/x", True, (ProductRow("A", "live"),), chosen="A", book=book)
+    assert "| book 11.00 / 10.00 CROSSED |" in line(view, "x")
+    assert json.loads(json_line(view, "x"))["book"]["crossed"] is True
+    assert "crossed" in panels.book(view, 60, 9)[1].plain
 
 
 def test_a_book_that_is_not_to_be_trusted_has_no_ladder() -> None:
@@ -252,7 +303,7 @@ def test_keys_of_the_prompt_and_the_log(tmp_store: Path) -> None:
     drive(session, steps)
 
 
-@pytest.mark.parametrize("size", [(160, 48), (40, 12), (10, 3), (300, 90)])
+@pytest.mark.parametrize("size", [(160, 48), (40, 12), (30, 8), (20, 4), (10, 3), (300, 90)])
 def test_any_size_is_filled_and_no_more(size: tuple[int, int], tmp_store: Path) -> None:
     with Platform(tmp_store) as dw:
         book, trades = open_feeds(dw, "BTC-USD")
@@ -270,8 +321,9 @@ def test_any_size_is_filled_and_no_more(size: tuple[int, int], tmp_store: Path) 
             await pilot.pause()
             lines = screen(app)
             assert len(lines) == height and {len(text) for text in lines} == {width}
+            assert lines[-1].startswith("> ") and "▇" not in lines[-1]
             if height >= 12:
-                assert lines[-1].startswith("> ")
+                assert "99.00 │ 101.00" in "\n".join(lines)
             if height >= 24:
                 assert sum(" │ " in text for text in lines) >= min(height - 16, 60)
                 assert not lines[0].startswith("  ") and "99.00 │ 101.00" in "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import pytest
 from dashboard_kit import DEADLINE_S, ForeignRecorder, Market, until
 
 from deepwater import DeepwaterError, Platform
-from deepwater.apps.dashboard import feeds, recorders
+from deepwater.apps.dashboard import feeds, recorders, recording
 from deepwater.apps.dashboard.commands import COMMANDS, CommandError, History, complete, help_lines, parse
 from deepwater.apps.dashboard.session import Session
 from processes import Worker
@@ -98,8 +99,8 @@ def test_a_recording_from_the_prompt(tmp_store: Path, market: Market) -> None:
     session = Session(tmp_store, market.uri)
     assert session.execute("start") == ["start: no product to record; subscribe first, as: sub BTC-USD"]
     assert session.execute("stop") == ["not recording"]
-    assert session.execute("sub btc/usd")[0].startswith("product 'BTC/USD' is not allowed")
-    assert session.execute("sub BTC-USD") == ["subscribed: BTC-USD; start records"]
+    assert session.execute("sub btc_usd")[0].startswith("product 'BTC_USD' is not allowed")
+    assert session.execute("sub btc/usd") == ["subscribed: BTC-USD; start records"]
     assert session.execute("subs") == ["subscribed: BTC-USD (not recorded)"]
     assert session.execute("start") == [f"recording BTC-USD from {market.uri}"]
     until(lambda: session.tick().products[0].records > 500 and session.view.recorders)
@@ -185,6 +186,21 @@ def test_a_uri_that_is_none_ends_the_child_with_one_line(tmp_store: Path) -> Non
 def test_products_that_cannot_be_are_refused_at_once(tmp_store: Path) -> None:
     with pytest.raises(DeepwaterError, match="named twice"):
         Session(tmp_store, "ws://127.0.0.1:1", ["A", "A"])
+
+
+def test_what_the_child_says_is_a_line_that_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is in it, and however much; a pipe takes no more than 4,096 bytes at once."""
+    said: list[bytes] = []
+    monkeypatch.setattr(recording.os, "write", lambda _, data: said.append(data))
+    for text in ("short", "long " * 900, "\N{MICRO SIGN}" * 1000, "\U0001f40b" * 999, "\x00\n" * 999, "\udcff" * 999):
+        recording.say("failed", text, text)
+        line = said.pop()
+        about = json.loads(line)
+        assert line.endswith(b"\n") and line.count(b"\n") == 1 and len(line) <= 4096 and not said
+        if text == "short":
+            assert about == {"event": "failed", "product": text, "text": text}
+        else:
+            assert len(line) > 3900 and about["text"].endswith("...") and text.startswith(about["text"][:-3])
 
 
 _DASHBOARD = """

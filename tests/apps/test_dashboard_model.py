@@ -6,12 +6,15 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from dashboard_kit import ForeignRecorder, Market, levels, make_trades, open_feeds, until
 
-from deepwater import Platform
+from deepwater import Platform, marks
+from deepwater.apps import specs
 from deepwater.apps.dashboard import feeds, livebook, model, panels, plain, recorders
 from deepwater.apps.dashboard.model import Model, View
 from deepwater.books import book_at
@@ -93,6 +96,95 @@ def test_a_book_that_is_behind_says_so_and_shows_no_level(tmp_store: Path, monke
     looking.close()
 
 
+def test_a_store_that_is_removed_and_made_anew_is_shown(tmp_store: Path) -> None:
+    """Also when it is removed with all that is open in it, and another is moved to its place."""
+    looking = Model(tmp_store)
+    for price in (7.0, 8.0, 9.0):
+        with Platform(tmp_store) as dw:
+            book, trades = open_feeds(dw, "A")
+            book.write_batch(levels((b"B", price, 1.0), (b"A", 10.0, 1.0), kind=b"S"), create_index=True)
+            until(lambda price=price: looking.look().book.bids[:1] == ((price, 1.0),))
+            assert [row.records for row in looking.look().products] == [2]
+            book.close()
+            trades.close()
+        if price == 7.0:
+            shutil.rmtree(tmp_store)
+            assert any("is gone" in line for line in looking.look().news)
+        else:
+            tmp_store.rename(tmp_store.with_name(f"{price}"))  # and at once there is the next
+    looking.close()
+
+
+def test_who_begins_to_write_a_feed_is_seen_soon(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only when it is the turn of a feed that nobody writes."""
+    monkeypatch.setattr(feeds, "_SLOW_S", 1000.0)
+    with Platform(tmp_store) as dw:
+        _, trades = open_feeds(dw, "A")
+        trades.close()
+        watch = feeds.FeedWatch(dw, "CB-TRADES-A")
+        watch.look(1000.0)
+        assert not watch.is_written
+        with dw.create_writer("CB-TRADES-A") as writer:
+            writer.write_batch(make_trades(1))
+            watch.look(1000.5)
+            watch.look(1001.5)
+            assert watch.is_written
+        watch.close()
+
+
+def test_looks_read_no_mark_again(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look costs does not depend on how many gaps and snapshots there were."""
+    read: list[int] = []
+    whole = marks.read_marks
+
+    def counted(*words: Any, **about: Any) -> Any:
+        found = whole(*words, **about)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(marks, "read_marks", counted)
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        book, trades = open_feeds(dw, "A")
+        for number in range(50):
+            book.mark_gap(reason=f"frame {number} missing")
+            book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        assert looking.look().products[0].gaps == 50 and sum(read) >= 100
+        read.clear()
+        for _ in range(20):
+            view = looking.look()
+            assert view.book.bids[0] == (100.0, 1.0) and not view.news
+        assert not read
+        book.mark_gap(reason="frame 50 missing")
+        view = looking.look()
+        assert view.products[0].gaps == 51 and view.news == ("gap in CB-L2-A: frame 50 missing",)
+        assert "frame 50" in view.book.reason and read
+        book.write_batch(levels(*BIDS_ASKS, kind=b"S"), create_index=True)
+        book.write_batch(levels((b"B", 1.0, 1.0)))
+        assert not looking.look().book.reason
+        for writer in (book, trades):
+            writer.close()
+    looking.close()
+
+
+def test_gaps_that_retention_removed_are_not_counted(tmp_store: Path) -> None:
+    looking = Model(tmp_store)
+    with Platform(tmp_store) as dw:
+        dw.create_feed({**_spec("CB-L2-A"), "chunk_size_bytes": 64 * 1024})
+        book = dw.create_writer("CB-L2-A")
+        for number in range(6):
+            book.mark_gap(reason=f"frame {number} missing")
+            book.write_batch(levels(*[(b"B", 50.0, 1.0)] * 1000))
+        assert looking.look().products[0].gaps == 6
+        dw.prune("CB-L2-A", max_bytes=2 * 64 * 1024)
+        assert looking.look().products[0].gaps == len(dw["CB-L2-A"].gaps()) < 6
+        book.mark_gap(reason="one more")
+        view = looking.look()
+        assert view.products[0].gaps == len(dw["CB-L2-A"].gaps()) and view.news == ("gap in CB-L2-A: one more",)
+        book.close()
+    looking.close()
+
+
 def test_a_feed_that_is_deleted_under_it_and_made_anew(tmp_store: Path) -> None:
     looking = Model(tmp_store)
     with Platform(tmp_store) as dw:
@@ -133,8 +225,6 @@ def test_a_feed_that_is_deleted_and_made_anew_between_two_looks(tmp_store: Path)
 
 
 def _spec(name: str) -> dict[str, object]:
-    from deepwater.apps import specs
-
     return {**specs.spec(specs.L2, "A").to_json(), "feed_name": name}
 
 
@@ -198,6 +288,35 @@ def test_a_recorder_that_is_killed_is_said_to_be_gone_and_comes_back(tmp_store: 
         looking.reset()
         assert looking.look().recorders[0].counts["frames"] == 0 < counts["frames"]
         looking.close()
+
+
+@pytest.mark.parametrize("step_us", [-3_600_000_000, 3_600_000_000])
+def test_rates_do_not_mind_a_clock_that_is_set(tmp_store: Path, monkeypatch: pytest.MonkeyPatch, step_us: int) -> None:
+    """The rows' time never steps back: it stands still until the clock has come so far again."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(recorders, "time", SimpleNamespace(monotonic=lambda: now.s))
+    row = np.zeros(1, specs.dtype(specs.METRICS))
+    row["started_us"] = row["ts_us"] = clock = 1_786_309_548_000_000
+    with Platform(tmp_store) as dw, dw.create_writer(dw.create_feed(specs.spec(specs.METRICS, "1"))) as writer:
+        watch = recorders.RecorderWatch(dw, "DW-METRICS-1")
+        rates = []
+        for second in range(120):
+            now.s += 1.0
+            clock += 1_000_000 + (step_us if second == 60 else 0)
+            row["ts_us"], row["frames"] = max(int(row["ts_us"][0]), clock), 100 * (second + 1)
+            writer.write_batch(row)
+            said = watch.look(clock)
+            rates.append(said.frame_rate)
+        assert all(30 <= rate <= 250 for rate in rates[8:]), rates  # a few seconds until it is noticed
+        assert rates[55] == rates[119] == 100.0
+        row["started_us"], row["frames"] = row["ts_us"] + 1_000_000, 0
+        for second in range(1, 9):  # the next recording, by its own clock
+            now.s += 1.0
+            row["ts_us"], row["frames"] = row["started_us"] + second * 1_000_000, 7 * second
+            writer.write_batch(row)
+            said = watch.look(clock)
+        assert said.frame_rate == 7.0 and said.counts["frames"] == 56
+        watch.close()
 
 
 ODD_TRADES = [

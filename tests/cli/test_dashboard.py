@@ -52,6 +52,41 @@ def test_on_a_pipe_it_records_and_prints_plain_lines(tmp_store: Path) -> None:
     assert found[-1]["latency_us"]["receive_to_publish"]["p99"] > 0
 
 
+@pytest.mark.parametrize(("form", "number"), [("--plain", signal.SIGTERM), ("--json", signal.SIGHUP)])
+def test_a_signal_ends_lines_well_and_nothing_is_left(form: str, number: int, tmp_store: Path) -> None:
+    with started("exchange", *MARKET) as exchange:
+        words = ["--uri", first_line(exchange), "--product", "BTC-USD", "--base-path", tmp_store]
+        with started("dashboard", form, *words, "--interval", "0.1") as shown, Platform(tmp_store) as dw:
+            assert shown.stdout is not None and shown.stderr is not None
+            while not re.search(r"BTC-USD [\d,.]+, |\"price\": [\d.]+", line := shown.stdout.readline()):
+                assert line
+            child = dw.describe_feed("CB-L2-BTC-USD")["writer"]["pid"]
+            assert child != shown.pid
+            shown.send_signal(number)
+            said = shown.communicate(timeout=DEADLINE_S)[1]
+            assert (shown.returncode, "Traceback" in said) == (0, False)
+            assert said.endswith("all that was received is being flushed\n") or form == "--json"
+            assert not os.path.exists(f"/proc/{child}")
+            for name in ("CB-L2-BTC-USD", "CB-TRADES-BTC-USD"):
+                about = dw.describe_feed(name)
+                assert about["writer"] is None and about["durable"] == about["records"] > 0 and about["gaps"] == 0
+
+
+def test_who_ignores_a_hangup_goes_on(tmp_store: Path) -> None:
+    """As `nohup` does."""
+    ignoring = [sys.executable, "-c", "import os, signal, sys; signal.signal(1, signal.SIG_IGN);"
+                "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"]  # fmt: skip
+    words = [*ignoring, *COMMAND[1:], "dashboard", "--json", "--interval", "0.1", "--base-path", str(tmp_store)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment(), text=True) as shown:
+        first_line(shown)
+        shown.send_signal(signal.SIGHUP)
+        for _ in range(3):
+            assert first_line(shown)
+        shown.send_signal(signal.SIGTERM)
+        shown.communicate(timeout=DEADLINE_S)
+    assert shown.returncode == 0
+
+
 def test_a_store_that_is_not_there_and_a_reader_that_goes_away(tmp_store: Path) -> None:
     done = deepwater("dashboard", "--base-path", tmp_store, "--duration", "0.1")
     assert done.stdout.endswith(f"not recording; no store at {tmp_store} yet\n")
@@ -68,6 +103,8 @@ def test_what_cannot_be_is_one_line(tmp_store: Path, capsys: pytest.CaptureFixtu
         (["--product", "a/b"], 2, "products are as BTC-USD"),
         (["--product", "A,A"], 1, "named twice"),
         (["--interval", "0"], 2, "seconds above 0"),
+        (["--venue", "nowhere"], 1, "expected one of coinbase, kraken"),
+        (["--venue", "kraken", "--product", "BTC"], 1, "product 'BTC' is not allowed"),
     ):
         assert cli.main(["dashboard", *words, "--base-path", str(tmp_store), "--plain", "--duration", "1"]) == code
         told = capsys.readouterr().err

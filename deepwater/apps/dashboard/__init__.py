@@ -2,11 +2,12 @@
 
 Left to right, a module imports only modules to its left; only `app` knows Textual::
 
-    numbers | feeds recorders livebook | model | commands engine recording plain | session | panels | app
+    numbers | catalogue feeds recorders livebook | prints | model
+    | commands engine recording plain | session | panels | app
 
-- *Data* (`feeds`, `recorders`, `livebook`, `model`) reads feeds through the public API and makes one `View` of plain
-  values a look. It holds nothing up, and outlives whatever happens to the store: no store yet, a feed deleted under
-  it, a recorder killed.
+- *Data* (`catalogue` to `model`) reads feeds through the public API and makes one `View` of plain values a look. It
+  holds nothing up, and outlives whatever happens to the store: no store yet, a feed deleted under it, a recorder
+  killed, another store in its place.
 - *Commands* (`commands`, `engine`, `session`): what is typed, and who does it.
 - *View* (`panels`: pure functions from a `View` and a size to lines; `plain`: lines for a pipe; `app`: the terminal).
 
@@ -16,8 +17,11 @@ late. As a child it records at full speed while the terminal hangs, and the dash
 the end of its stdin, stops between two frames, flushes and ends. Each product is a recording of its own in it
 (connection, store handle, feeds), so `sub` and `unsub` leave no gap in the others; it costs a connection a product.
 
-**Attached or not** is no mode that is chosen: whenever another process writes a feed of Coinbase's in this store,
-the commands that would record say whose it is, and do nothing; once it is gone they work.
+**Venues.** Which feeds are a product's the venues say (`catalogue`); nothing else here knows one. A dashboard records
+one venue and shows all.
+
+**Attached or not** is no mode that is chosen: whenever another process writes a feed of a venue's in this store, the
+commands that would record say whose it is, and do nothing; once it is gone they work.
 
 Rejected: *one recording of all products, begun anew for each `sub`* (a gap in every feed at each command); *asking the
 child for its state* (two sources of the same numbers, and none for a foreign recorder).

@@ -141,7 +141,7 @@ class Dashboard(App[None]):
     """
 
     CSS = """
-    Screen { layout: vertical; }
+    Screen { layout: vertical; overflow: hidden; }
     #header { height: 1; background: $primary; color: $text; text-style: bold; }
     #status { height: 4; }
     #main { height: 1fr; }
@@ -149,7 +149,7 @@ class Dashboard(App[None]):
     #trades { width: 1fr; margin-left: 1; }
     #logtitle { height: 1; display: none; }
     #log { height: 1fr; scrollbar-size-vertical: 1; display: none; }
-    #asked { height: 1; layout: horizontal; }
+    #asked { height: 1; layout: horizontal; dock: bottom; }
     #sign { width: 2; }
     #prompt { border: none; height: 1; padding: 0; width: 1fr; background: $background; }
     Dashboard.plain #header { background: ansi_default; color: ansi_default; text-style: reverse; }
@@ -193,8 +193,9 @@ class Dashboard(App[None]):
             self.add_class("plain")
         self.query_one(Prompt).focus()
         for number in (signal.SIGTERM, signal.SIGHUP):  # so that the terminal is given back as it was
-            with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
-                asyncio.get_running_loop().add_signal_handler(number, self.action_leave)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                with contextlib.suppress(ValueError, RuntimeError):  # not the main thread
+                    asyncio.get_running_loop().add_signal_handler(number, self.action_leave)
         self.set_interval(TICK_S, self.tick)
         self.call_after_refresh(self.tick)
 
@@ -216,6 +217,7 @@ class Dashboard(App[None]):
         width, height = self.size
         layout = Layout.of(width, height, len(view.products))
         self._panel("header").put(panels.header(view, session.mode, width))
+        self._panel("status").high(layout.status)
         self._panel("status").put(panels.status(view, width))
         shows_logs = session.shows_logs
         self.query_one("#main").display = not shows_logs
@@ -228,11 +230,10 @@ class Dashboard(App[None]):
             return
         self._panel("products").high(layout.products)
         self._panel("products").put(panels.products(view, width, layout.products))
-        below = max(0, height - 6 - layout.products - layout.messages)
         if layout.book != self._book_width:
             self._book_width = self._panel("book").styles.width = layout.book
-        self._panel("book").put(panels.book(view, layout.book, below))
-        self._panel("trades").put(panels.trades(view, max(0, width - layout.book - 1), below))
+        self._panel("book").put(panels.book(view, layout.book, layout.market))
+        self._panel("trades").put(panels.trades(view, max(0, width - layout.book - 1), layout.market))
         self._panel("messages").high(layout.messages)
         self._panel("messages").put(panels.messages(session.log, width, layout.messages))
 

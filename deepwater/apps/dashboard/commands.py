@@ -9,7 +9,7 @@ from itertools import takewhile
 
 from deepwater.errors import DeepwaterError
 
-__all__ = ["COMMANDS", "Command", "CommandError", "History", "complete", "help_lines", "parse"]
+__all__ = ["COMMANDS", "Command", "CommandError", "History", "complete", "help_lines", "parse", "product_of"]
 
 
 class CommandError(DeepwaterError, ValueError):
@@ -51,7 +51,9 @@ class Command:
 
 
 def parse(line: str) -> Command | None:
-    """Understand a line; None of an empty one. Products may be separated by blanks or commas, and in small letters.
+    """Understand a line; None of an empty one.
+
+    Products may be separated by blanks or commas, in small letters, and with the slash that some exchanges write.
 
     Raises
     ------
@@ -62,6 +64,8 @@ def parse(line: str) -> Command | None:
     --------
     >>> parse("sub btc-usd, ETH-USD")
     Command(name='sub', products=('BTC-USD', 'ETH-USD'))
+    >>> parse("show btc/usd@Kraken").products
+    ('BTC-USD@kraken',)
     >>> parse(" q ").name, parse("")
     ('quit', None)
     >>> parse("strat")
@@ -78,7 +82,7 @@ def parse(line: str) -> Command | None:
         near = difflib.get_close_matches(word, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "help lists them"
         raise CommandError(f"no command {words[0][:40]!r}; {hint}")
-    products = tuple(dict.fromkeys(product.upper() for product in words[1:]))
+    products = tuple(dict.fromkeys(product_of(word) for word in words[1:]))
     if products and not usage.takes:
         raise CommandError(f"{name} takes no words, but there is {words[1][:40]!r}")
     if usage.takes and not products:
@@ -86,6 +90,16 @@ def parse(line: str) -> Command | None:
     if usage.takes == "product" and len(products) > 1:
         raise CommandError(f"{name} takes one product, as: {usage.words}")
     return Command(name, products)
+
+
+def product_of(word: str) -> str:
+    """A product as it is called here, of what is typed.
+
+    >>> product_of("btc/usd"), product_of("eth-eur@KRAKEN")
+    ('BTC-USD', 'ETH-EUR@kraken')
+    """
+    product, at, venue = word.partition("@")
+    return f"{product.upper().replace('/', '-')}{at}{venue.lower()}"
 
 
 def help_lines() -> list[str]:
@@ -115,6 +129,8 @@ def complete(line: str, products: Sequence[str]) -> tuple[str, list[str]]:
     --------
     >>> complete("unsub b", ["BTC-USD", "ETH-USD"])
     ('unsub BTC-USD ', [])
+    >>> complete("show eth/e", ["BTC-USD", "ETH-EUR@kraken"])
+    ('show ETH-EUR@kraken ', [])
     >>> complete("sta", []), complete("s", [])[1]
     (('sta', ['start', 'status']), ['start', 'stop', 'sub', 'show', 'subs', 'status'])
     """
@@ -126,8 +142,8 @@ def complete(line: str, products: Sequence[str]) -> tuple[str, list[str]]:
         usage = COMMANDS.get(_SHORT.get(words[0].lower(), words[0].lower()))
         if usage is None or not usage.takes:
             return line, []
-        named = {name.upper().rstrip(",") for name in words[1:]}
-        choices = sorted(name for name in products if name.startswith(word.upper()) and name not in named)
+        named = {product_of(name.rstrip(",")) for name in words[1:]}
+        choices = sorted(name for name in products if name.startswith(product_of(word)) and name not in named)
     if not choices:
         return line, []
     if len(choices) == 1:

@@ -38,6 +38,8 @@ class Engine:
     Parameters
     ----------
     uri, base_path : str
+    venue : str
+        The name of a venue.
 
     Attributes
     ----------
@@ -47,9 +49,10 @@ class Engine:
         Of the children there were so far: what they write is ours.
     """
 
-    def __init__(self, uri: str, base_path: str) -> None:
+    def __init__(self, uri: str, base_path: str, venue: str = "coinbase") -> None:
         self.uri = uri
         self.base_path = base_path
+        self.venue = venue
         self.recorded: set[str] = set()
         self.pids: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +78,8 @@ class Engine:
         # This very package, wherever the caller stands.
         home = str(Path(__file__).resolve().parents[3])
         path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-        words = ["-m", "deepwater.apps.dashboard.recording", "--uri", self.uri, "--base-path", self.base_path]
+        words = ["-m", "deepwater.apps.dashboard.recording", "--venue", self.venue, f"--uri={self.uri}",
+                 f"--base-path={self.base_path}"]  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONPATH": path}, start_new_session=True,

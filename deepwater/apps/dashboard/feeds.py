@@ -1,7 +1,8 @@
 """One feed, looked at again and again: how far it is, how fast, what was missed, who writes it.
 
-Each look is cheap (one word is read); what needs files (size, marks, writer) is asked anew every few seconds, with a
-new reader, so a feed that was deleted and made again meanwhile is noticed.
+Each look is cheap (one word is read); what needs files (size, marks, writer) is asked anew every few seconds, and then
+the feed is opened anew, so that one that was deleted and made again meanwhile is noticed. Of one that was not, the
+reader is kept, and its marks are read again only when there are more.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import time
 from collections import deque
 from typing import Any
 
-from deepwater.describe import overview
+from deepwater.chain import Chain
 from deepwater.errors import DeepwaterError
-from deepwater.feed_status import status_of
+from deepwater.feed_status import heartbeat_us, writer_state
+from deepwater.marks import NewMarks, none, of_kind
 from deepwater.platform import Platform
 from deepwater.reader import Reader
+from deepwater.timestamps import now_us
 
 __all__ = ["RATE_S", "FeedWatch"]
 
@@ -24,6 +27,7 @@ RATE_S = 5.0
 """Rates are over so many seconds."""
 HISTORY = 120
 _SLOW_S = 3.0
+_NEWS_S = 1.0  # so soon again, when records come of whom nobody knows
 
 
 class FeedWatch:
@@ -57,9 +61,10 @@ class FeedWatch:
         self.problem = ""
         self.history: deque[float] = deque(maxlen=HISTORY)
         self._platform = platform
+        self._marks: NewMarks | None = None
         self._samples: deque[tuple[float, int]] = deque()
         self._second = (0, 0)
-        self._slow_due = 0.0
+        self._slow_due = self._closely_s = 0.0
         self._life = ""
         self._gaps_seen: int | None = None
 
@@ -84,6 +89,8 @@ class FeedWatch:
             if self.reader is None or now_s >= self._slow_due:
                 self._look_closely(now_s)
             assert self.reader is not None
+            if int(self.reader.end) != self.end and not self.is_written:  # somebody has begun to write it
+                self._slow_due = min(self._slow_due, self._closely_s + _NEWS_S)
             self._take(int(self.reader.end), now_s)
             self.problem = ""
         except (DeepwaterError, OSError) as error:
@@ -91,26 +98,36 @@ class FeedWatch:
             self.problem = " ".join(str(error).split())
 
     def _look_closely(self, now_s: float) -> None:
-        reader = self._platform.create_reader(self.name)
-        self.close()
-        self.reader = reader
+        reader = self._reopened()
         life = reader.incarnation
         if life != self._life:
             self._life, self._gaps_seen = life, None if not self._life else 0
             self._samples.clear()
             self._second = (0, 0)
-        about, status = overview(reader), status_of(reader)
-        self.size, self.record_bytes = about["bytes"], about["record_bytes"]
-        self.writer, self.age_us = status["writer"], status["age_us"]
+        self.size, self.record_bytes = reader._chain.stored_bytes(), reader.layout.record_size
+        self.writer, heartbeat = writer_state(reader), heartbeat_us(reader)
+        self.age_us = None if heartbeat is None else max(0, now_us() - heartbeat)
+        self._closely_s = now_s
         # Not all feeds at one look, and those that nobody writes less often.
         self._slow_due = now_s + _SLOW_S * (0.75 + random.random() / 2) * (1 if self.is_written else 3)
-        marks = reader.gaps()
+        marks = none() if self._marks is None else of_kind(self._marks.since(int(reader.first)), "gap")
         if self._gaps_seen is not None and len(marks) > self._gaps_seen:
             self.new_gaps = [
                 (mark["reason"].decode("utf-8", "replace"), int(mark["from_us"]), int(mark["to_us"]))
                 for mark in marks[self._gaps_seen :]
             ]
         self.gaps = self._gaps_seen = len(marks)
+
+    def _reopened(self) -> Reader:
+        """A reader of the feed that is there now: the one that was, if it is the same feed."""
+        reader = self._platform.create_reader(self.name)
+        if self.reader is not None and reader.incarnation == self.reader.incarnation:
+            reader.close()
+            return self.reader
+        self.close()
+        self.reader = reader
+        self._marks = NewMarks(reader._chain) if isinstance(reader._chain, Chain) else None
+        return reader
 
     def _take(self, end: int, now_s: float) -> None:
         if end < self.end:

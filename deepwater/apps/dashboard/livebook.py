@@ -1,8 +1,8 @@
 """The book of one product as its feed tells it, kept up look by look; it says when it is not to be trusted.
 
-Follows ``CB-L2-<product>`` from its latest complete snapshot. Marks are read AFTER the records they may stand among, so
-no snapshot and no gap is missed. One look does a bounded piece of work: a book that is behind says by how much and
-shows no level until it has caught up.
+Follows a book's feed from its latest complete snapshot. Marks are read AFTER the records they may stand among, so no
+snapshot and no gap is missed, and only when there are more of them. One look does a bounded piece of work: a book that
+is behind says by how much and shows no level until it has caught up.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepwater.apps import specs
 from deepwater.book import OrderBook
-from deepwater.errors import DeepwaterError, FeedNotFoundError
+from deepwater.chain import Chain
+from deepwater.errors import DeepwaterError, FeedNotFoundError, RecordError
 from deepwater.follow import Follower
+from deepwater.marks import NewMarks
 from deepwater.platform import Platform
 from deepwater.reader import Reader
 
@@ -48,20 +49,21 @@ class BookState:
 
 
 class LiveBook:
-    """Keeps the book of one product. One thread.
+    """Keeps the book of one feed. One thread.
 
     Parameters
     ----------
     platform : Platform
-    product : str
+    feed : str
+        It need not exist.
     """
 
-    def __init__(self, platform: Platform, product: str) -> None:
-        self.product = product
+    def __init__(self, platform: Platform, feed: str) -> None:
+        self.feed = feed
         self._platform = platform
-        self._feed = specs.feed_name(specs.L2, product)
         self._reader: Reader | None = None
         self._follower: Follower | None = None
+        self._marks: NewMarks | None = None
         self._book = OrderBook()
         self._time_us = 0
         self._marks_due = 0.0
@@ -74,7 +76,7 @@ class LiveBook:
             behind = self._take(budget_s)
         except FeedNotFoundError:
             self.close()
-            return BookState(reason=f"there is no feed {self._feed}")
+            return BookState(reason=f"there is no feed {self.feed}")
         except (DeepwaterError, OSError) as error:
             self.close()
             return BookState(reason=" ".join(str(error).split()))
@@ -87,24 +89,29 @@ class LiveBook:
         return BookState(bids, asks, book.reason, 0, self._time_us, book.crossed)
 
     def _open(self) -> None:
-        self._reader = self._platform.create_reader(self._feed)
+        self._reader = self._platform.create_reader(self.feed)
+        chain = self._reader._chain
+        if not isinstance(chain, Chain):
+            raise RecordError(f"feed {self.feed!r} is a ring and keeps no marks: of its records no book is known")
+        self._marks = NewMarks(chain)
         self._follower = self._reader.follow("snapshot", batch=_BATCH, timeout=0, on_lap="skip")
         self._book = OrderBook(int(self._follower.position))
         self._time_us = 0
 
     def _take(self, budget_s: float) -> int:
         """Apply records until none is left or the time is over; return how many are left."""
-        assert self._reader is not None and self._follower is not None
+        assert self._reader is not None and self._follower is not None and self._marks is not None
+        book, marks = self._book, self._marks
         until = time.monotonic() + budget_s
         while (records := self._follower.poll()) is not None:
-            self._book.apply(records, self._reader.marks(), position=int(self._follower.position) - len(records))
+            book.apply(records, marks.since(book.position), position=int(self._follower.position) - len(records))
             self._time_us = int(records[self._reader.layout.ts_col][-1])
             if time.monotonic() >= until:
                 break
         else:
             if time.monotonic() >= self._marks_due:  # a gap may be marked with no record behind it yet
                 self._marks_due = time.monotonic() + _MARKS_EVERY_S
-                self._book.apply(np.zeros(0, self._reader.dtype), self._reader.marks())
+                book.apply(np.zeros(0, self._reader.dtype), marks.since(book.position))
         return max(0, int(self._reader.end) - int(self._follower.position)) if records is not None else 0
 
     def close(self) -> None:
@@ -113,4 +120,4 @@ class LiveBook:
             if held is not None:
                 with contextlib.suppress(DeepwaterError, OSError):
                     held.close()
-        self._follower = self._reader = None
+        self._follower = self._reader = self._marks = None

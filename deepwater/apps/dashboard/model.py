@@ -7,17 +7,20 @@ anew, a recorder is killed and comes back. What changes is also told as a line o
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from deepwater.apps import metrics, specs
+from deepwater.apps import metrics
+from deepwater.apps.dashboard import prints
+from deepwater.apps.dashboard.catalogue import Catalogue
 from deepwater.apps.dashboard.feeds import FeedWatch
 from deepwater.apps.dashboard.livebook import BookState, LiveBook
+from deepwater.apps.dashboard.prints import TradeRow
 from deepwater.apps.dashboard.recorders import Recorder, RecorderWatch
+from deepwater.apps.venue import Kind
 from deepwater.errors import DeepwaterError
 from deepwater.platform import Platform
 from deepwater.timestamps import now_us
@@ -27,9 +30,9 @@ __all__ = ["Model", "ProductRow", "TradeRow", "View"]
 TRADES = 60
 PRODUCTS_MAX = 100
 _LIST_EVERY_S = 1.0
+_ABOUT = "store.json"
 _Watch = TypeVar("_Watch", FeedWatch, RecorderWatch)
-_TRADE_COLUMNS = {"ev_us": ("<u8", "<i8"), "side": ("|S1",), "price": ("<f8", "<f4"), "size": ("<f8", "<f4")}
-_KINDS = {specs.L2: specs.feed_name(specs.L2, ""), specs.TRADES: specs.feed_name(specs.TRADES, "")}
+_KINDS: tuple[Kind, Kind] = ("book", "trades")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +59,10 @@ class ProductRow:
 
 
 @dataclass(frozen=True, slots=True)
-class TradeRow:
-    """One trade; `side` is the maker's: B, S or U."""
-
-    time_us: int
-    side: str
-    price: float
-    size: float
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """All that is shown, at a moment. Plain values.
 
+    `side_of` is whose side that of a trade is: "maker", "taker", or "side" if the feed does not say.
     `place` is `base_path` as a person would write it here. `days_left` is how long the disk lasts at the present rate;
     None if nothing is written or nobody knows.
     """
@@ -81,6 +75,7 @@ class View:
     chosen: str = ""
     book: BookState = field(default_factory=BookState)
     trades: tuple[TradeRow, ...] = ()
+    side_of: str = "side"
     size: int = 0
     place: str = ""
     disk_free: int | None = None
@@ -111,6 +106,8 @@ class Model:
         It need not exist.
     wanted : sequence of str
         Products shown first, whether they have feeds or not; may be replaced.
+    venue : str
+        Whose products are called by their id alone; those of others as ``BTC-USD@kraken``.
 
     Attributes
     ----------
@@ -118,15 +115,20 @@ class Model:
         Whose book and trades are shown; the first product if it is empty.
     """
 
-    def __init__(self, base_path: str | os.PathLike[str], wanted: Sequence[str] = ()) -> None:
+    def __init__(
+        self, base_path: str | os.PathLike[str], wanted: Sequence[str] = (), venue: str = "coinbase"
+    ) -> None:
         self.wanted: list[str] = list(wanted)
         self.chosen = ""
+        self.catalogue = Catalogue(venue)
         self._platform = Platform(base_path)
         self._place = _place(self._platform.base_path)
         self._feeds: dict[str, FeedWatch] = {}
+        self._placed: dict[str, dict[Kind, str]] = {}
         self._recorders: dict[str, RecorderWatch] = {}
         self._book: LiveBook | None = None
         self._names: list[str] = []
+        self._store = _identity(self._platform.base_path)
         self._list_due = 0.0
         self._before: View | None = None
         self._told_gaps: dict[tuple[str, int, int], None] = {}
@@ -151,7 +153,8 @@ class Model:
         view = View(
             now_us=now, base_path=self.base_path, exists=os.path.isdir(self.base_path), products=products,
             recorders=tuple(recorders), chosen=chosen, book=self._look_book(chosen, book_budget_s),
-            trades=self._trades(chosen), size=sum(watch.size for watch in self._feeds.values()),
+            trades=self._trades(chosen), side_of=prints.side_of(self._watch(chosen, "trades")),
+            size=sum(watch.size for watch in self._feeds.values()),
             place=self._place, disk_free=free, days_left=days,
         )  # fmt: skip
         news = tuple(self._news(view))
@@ -165,31 +168,49 @@ class Model:
         if time.monotonic() < self._list_due:
             return
         self._list_due = time.monotonic() + _LIST_EVERY_S
+        self._reopen_if_replaced()
         try:
             self._names = self._platform.list_feeds()
         except (DeepwaterError, OSError):  # the store is just being made, moved or removed
             self._names = []
-        kept = [name for name in self._names if name.startswith(tuple(_KINDS.values()))][: 2 * PRODUCTS_MAX]
+        self._placed = {}
+        for name in self._names:
+            place = self.catalogue.place(name)
+            if place is not None and (place.product in self._placed or len(self._placed) < PRODUCTS_MAX):
+                self._placed.setdefault(place.product, {}).setdefault(place.kind, name)
+        kept = [name for kinds in self._placed.values() for name in kinds.values()]
         _keep(self._feeds, kept, lambda name: FeedWatch(self._platform, name))
         found = [name for name in self._names if name.startswith(metrics.PREFIX)]
         _keep(self._recorders, found, lambda name: RecorderWatch(self._platform, name))
 
+    def _reopen_if_replaced(self) -> None:
+        """Let go of a store that is not the one at this path any more: what is held open of it may live on for long."""
+        there = _identity(self.base_path)
+        if there is not None and there != self._store:
+            if self._store is not None:
+                path = self.base_path
+                self.close()
+                self._feeds, self._recorders, self._book = {}, {}, None
+                self._platform = Platform(path)
+            self._store = there
+
     def _products(self) -> list[str]:
-        stored = {name.removeprefix(prefix) for prefix in _KINDS.values() for name in self._feeds
-                  if name.startswith(prefix)}  # fmt: skip
-        live = {name for name in stored if any(watch.is_written for watch in self._watches(name))}
+        live = {name for name in self._placed if any(watch.is_written for watch in self._watches(name))}
         first = list(dict.fromkeys(self.wanted))
-        return first + sorted(stored - set(first), key=lambda name: (name not in live, name))
+        return first + sorted(set(self._placed) - set(first), key=lambda name: (name not in live, name))
+
+    def _watch(self, product: str, kind: Kind) -> FeedWatch | None:
+        return self._feeds.get(self._placed.get(product, {}).get(kind, ""))
 
     def _watches(self, product: str) -> list[FeedWatch]:
-        found = (self._feeds.get(prefix + product) for prefix in _KINDS.values())
+        found = (self._watch(product, kind) for kind in _KINDS)
         return [watch for watch in found if watch is not None]
 
     def _product(self, name: str) -> ProductRow:
         watches = self._watches(name)
         if not watches:
             return ProductRow(name, "no feed")
-        levels, trades = (self._feeds.get(prefix + name) for prefix in _KINDS.values())
+        levels, trades = (self._watch(name, kind) for kind in _KINDS)
         writers = [watch.writer for watch in watches if watch.writer is not None]
         live = next((watch for watch in watches if watch.is_written), None)
         ages = [watch.age_us for watch in watches if watch.age_us is not None]
@@ -198,7 +219,7 @@ class Model:
         return ProductRow(
             name=name, state=_state(writers, any(watch.end for watch in watches)),
             writer=live.writer["pid"] if live and live.writer else None,
-            price=_last_price(trades), trade_rate=trades.rate if trades else 0.0,
+            price=prints.last_price(trades), trade_rate=trades.rate if trades else 0.0,
             level_rate=levels.rate if levels else 0.0, records=sum(watch.end for watch in watches),
             gaps=max(watch.gaps for watch in watches), size=sum(watch.size for watch in watches),
             age_us=min(ages, default=None), history=tuple(history),
@@ -206,15 +227,20 @@ class Model:
         )  # fmt: skip
 
     def _look_book(self, product: str, budget_s: float) -> BookState:
-        if self._book is None or self._book.product != product:
+        feed = self._placed.get(product, {}).get("book", "")
+        if product and not feed:  # it may come
+            feed = self.catalogue.feed(product, "book")
+        if self._book is None or self._book.feed != feed:
             if self._book is not None:
                 self._book.close()
-            self._book = LiveBook(self._platform, product) if product else None
-        return BookState(reason="no product") if self._book is None else self._book.look(budget_s)
+            self._book = LiveBook(self._platform, feed) if feed else None
+        if self._book is None:
+            return BookState(reason=f"there is no feed of the book of {product}" if product else "no product")
+        return self._book.look(budget_s)
 
     def _trades(self, product: str) -> tuple[TradeRow, ...]:
         """The latest trades, the newest first."""
-        found = _newest_trades(self._feeds.get(_KINDS[specs.TRADES] + product), TRADES)
+        found = prints.newest(self._watch(product, "trades"), TRADES)
         return tuple(TradeRow(us, side.decode("latin-1"), price, size) for us, side, price, size in reversed(found))
 
     def _disk(self) -> tuple[int | None, float | None]:
@@ -233,6 +259,8 @@ class Model:
 
     def _news(self, view: View) -> Iterable[str]:
         """Say what has changed since the last look."""
+        problems, self.catalogue.problems[:] = list(self.catalogue.problems), []
+        yield from problems
         before = self._before
         if before is None:
             return
@@ -308,6 +336,14 @@ def _keep(watches: dict[str, _Watch], names: list[str], make: Callable[[str], _W
             watches[name] = make(name)
 
 
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Which store is at a path, by the file that is written once (a directory's inode may come back); None of none."""
+    with contextlib.suppress(OSError):
+        about = os.stat(os.path.join(path, _ABOUT))
+        return about.st_dev, about.st_ino, about.st_mtime_ns
+    return None
+
+
 def _place(path: str) -> str:
     """A path as one would write it here: below this directory, or below one's home, if it is."""
     with contextlib.suppress(OSError):
@@ -330,27 +366,6 @@ def _state(writers: list[dict[str, object]], has_records: bool) -> str:
 def _padded(history: Iterable[float], length: int) -> list[float]:
     found = list(history)
     return [0.0] * (length - len(found)) + found
-
-
-def _newest_trades(watch: FeedWatch | None, count: int) -> list[tuple[int, bytes, float, float]]:
-    """Time, side, price and size, the newest last; nothing of a feed that has other columns."""
-    if watch is None or watch.reader is None:
-        return []
-    dtype = watch.reader.dtype
-    if not all(name in (dtype.names or ()) and dtype[name].str in kinds for name, kinds in _TRADE_COLUMNS.items()):
-        return []
-    try:
-        found: list[tuple[int, bytes, float, float]]
-        found = watch.reader.latest(count).to_numpy()[list(_TRADE_COLUMNS)].tolist()
-    except (DeepwaterError, OSError):
-        return []
-    return found
-
-
-def _last_price(trades: FeedWatch | None) -> float | None:
-    """What was paid last; a record that a repair put in the place of a lost one is no trade."""
-    found = _newest_trades(trades, 1)
-    return found[0][2] if found and math.isfinite(found[0][2]) else None
 
 
 def _of_recorder(said: Recorder, was: Recorder | None) -> str:

@@ -49,10 +49,10 @@ def rate(value: float) -> str:
 def price(value: float) -> str:
     """A price, all the digits that it needs and two at least, to nine significant ones.
 
-    >>> price(65083.5), price(0.1183), price(1920), price(0.00001234), price(float("nan"))
-    ('65,083.50', '0.1183', '1,920.00', '0.00001234', 'nan')
+    >>> price(65083.5), price(0.1183), price(1920), price(0.00001234), price(float("nan")), price(3.5e-9)
+    ('65,083.50', '0.1183', '1,920.00', '0.00001234', 'nan', '3.5e-09')
     """
-    if not abs(value) < 1e15:  # not finite, or no price
+    if not abs(value) < 1e15 or 0 < abs(value) < 1e-8:  # not finite, or no price that is paid
         return f"{value:.3g}"
     digits = max(2, 9 - len(str(int(abs(value)))))
     text = f"{value:,.{digits}f}"

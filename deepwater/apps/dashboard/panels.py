@@ -33,20 +33,30 @@ class Layout:
 
     width: int
     height: int
+    status: int
     products: int
+    market: int
     book: int
     messages: int
 
     @classmethod
     def of(cls, width: int, height: int, products: int) -> Layout:
-        """Share out a terminal: header 1, status 4, prompt 1; the rest to products, book and trades, messages.
+        """Share out a terminal: header 1, prompt 1, status 4; the rest to messages, products, and book and trades.
+
+        Where it is low there are two lines of status and one message, so that there is a book.
 
         >>> Layout.of(80, 24, 2), Layout.of(160, 48, 40).products
-        (Layout(width=80, height=24, products=4, book=41, messages=2), 16)
+        (Layout(width=80, height=24, status=4, products=4, market=12, book=41, messages=2), 16)
+        >>> Layout.of(40, 12, 2)
+        Layout(width=40, height=12, status=2, products=3, market=4, book=40, messages=1)
         """
-        free = max(0, height - 6)
-        few = min(2 + max(1, products), max(3, free // 3) + (free > 30) * 2)
-        return cls(width, height, few, 41 if width < 100 else width * 55 // 100, 2 if height < 36 else 5)
+        free = max(0, height - 2)
+        status = min(free, 4 if height >= 16 else 2)
+        messages = min(free - status, 1 if height < 16 else 2 if height < 36 else 5)
+        rest = free - status
+        few = min(2 + max(1, products), max(3, rest // 3) + (rest > 30) * 2, rest - messages)
+        wide = min(width, 41) if width < 100 else width * 55 // 100
+        return cls(width, height, status, few, rest - messages - few, wide, messages)
 
 
 def _line(parts: Sequence[tuple[str, str] | str], width: int) -> Text:
@@ -86,16 +96,20 @@ def _cut(text: str, width: int) -> str:
 def header(view: View, mode: str, width: int) -> list[Text]:
     """The first line: the store, what is going on, the time."""
     time = f" {numbers.clock(view.now_us)} UTC "
-    middle = f"  {mode}  "
-    room = width - len(" Deepwater  ") - len(middle) - len(time)
+    room = width - len(f" Deepwater    {mode}{time}")
     path = view.place or view.base_path
     path = path if len(path) <= room else f"…{path[len(path) - room + 1 :]}"
-    left = f" Deepwater  {path if room > 8 else ''}"
-    return [_line([f"{left}{middle}".ljust(width - len(time))[: max(0, width - len(time))], time], width)]
+    for left, right in (
+        (f" Deepwater  {path}  {mode}" if room > 8 else "", time), (f" Deepwater  {mode}", time),
+        (f" {mode}", time), (f" {mode}", time.replace(" UTC", "")),
+    ):  # fmt: skip
+        if left and len(left) + len(right) <= width:
+            return [_line([left.ljust(width - len(right)), right], width)]
+    return [_line([_cut(f" {mode}", width).ljust(width)], width)]
 
 
 def status(view: View, width: int) -> list[Text]:
-    """Four lines: connection and rates; what went wrong; latencies; disk."""
+    """Four lines, the most important first: connection and rates; what went wrong; latencies; disk."""
     return [_connection(view, width), _troubles(view, width), _latencies(view, width), _disk(view, width)]
 
 
@@ -121,29 +135,40 @@ def _connection(view: View, width: int) -> Text:
     return _line([" ", (up, GOOD if connected else BAD), "  ", _fit(parts, width - len(up) - 3)], width)
 
 
-def _troubles(view: View, width: int) -> Text:
-    """What went wrong: the usual counts, and of the rare ones those that are not 0, or for which there is room."""
-    if not view.recorders:
-        return _line([], width)
-    found = [(label, total(view, name), usual) for label, name, usual in _TROUBLES]
-    must = [f" {label} {number:,} " for label, number, usual in found if usual or number]
-    room = width - sum(map(len, must))
-    parts: list[tuple[str, str] | str] = []
-    for label, number, usual in found:
-        text = f" {label} {number:,} "
-        if not usual and not number:
-            if len(text) > room:
-                continue
-            room -= len(text)
-        parts.append((text, BAD if number else ""))
-    return _line(parts, width)
-
-
 _TROUBLES = (
     ("gaps", "gaps", True), ("lost frames", "lost_frames", False), ("lost trades", "lost_trades", False),
-    ("reconnects", "reconnects", True), ("errors", "errors", True), ("unstored", "unstored", False),
+    ("unstored", "unstored", False), ("reconnects", "reconnects", True), ("errors", "errors", True),
     ("bad frames", "bad_frames", False), ("resyncs", "resyncs", False), ("duplicates", "duplicates", False),
 )  # fmt: skip
+
+
+def _troubles(view: View, width: int) -> Text:
+    """What went wrong, as whole words: counts that are not 0 come first, then the usual ones, then all.
+
+    Those that are not 0 and for which there is no room are said to be there.
+    """
+    found = [(label, total(view, name), usual) for label, name, usual in _TROUBLES] if view.recorders else []
+    texts = {label: f" {label} {number:,} " for label, number, _ in found}
+    wrong = [label for label, number, _ in found if number]
+    usual = [label for label, number, usual in found if usual and not number]
+    shown = _as_many([*wrong, *usual, *(label for label in texts if label not in (*wrong, *usual))], texts, width)
+    left = len(set(wrong) - set(shown))
+    more = f" +{left} more " if left else ""
+    if more:
+        shown = _as_many(wrong, texts, width - len(more))
+        more = f" +{len(wrong) - len(shown)} more "
+    parts = [(texts[label], BAD if label in wrong else "") for label in texts if label in shown]
+    return _line([*parts, (more, BAD)], width)
+
+
+def _as_many(labels: Sequence[str], texts: dict[str, str], width: int) -> list[str]:
+    """The labels, in order, of whose texts there is room for all; what is too long is passed over."""
+    shown: list[str] = []
+    for label in labels:
+        if len(texts[label].rstrip()) <= width:
+            shown.append(label)
+            width -= len(texts[label])
+    return shown
 
 
 def _latencies(view: View, width: int) -> Text:
@@ -151,8 +176,9 @@ def _latencies(view: View, width: int) -> Text:
         return "-" if pair is None else "/".join(f"<{numbers.duration(us + 1)}" for us in pair).replace(" ", "")
 
     delay, lag = latencies(view)
-    parts = [f"p50/p99: receive to publish {shown(delay)}", f"exchange to receive {shown(lag)}"]
-    text = f" {_fit(parts, width - 1)}"
+    publish = f"receive to publish {shown(delay)}"
+    parts = [f"p50/p99: {publish}", f"exchange to receive {shown(lag)}"]
+    text = f" {_fit(parts, width - 1) or _fit([publish], width - 1)}"
     note = "  (the last 60 s)"
     return _line([text, (note if len(text) + len(note) <= width else "", DIM)], width)
 
@@ -171,37 +197,73 @@ def _disk(view: View, width: int) -> Text:
 
 _COLUMNS = (("product", 12), ("state", 7), ("last", 11), ("trades/s", 8), ("levels/s", 8), ("gaps", 5), ("size", 8),
             ("age", 5))  # fmt: skip
+_DISPENSABLE = ("size", "age", "levels/s", "trades/s", "gaps", "last", "state")
+"""Columns that are left out, in this order, where there is no room for all."""
 
 
 def products(view: View, width: int, height: int) -> list[Text]:
-    """A table of products with a sparkline each; the chosen one is marked, and always among those shown."""
-    titles = " ".join(name.ljust(size) if name in ("product", "state") else name.rjust(size) for name, size in _COLUMNS)
-    spark = max(0, width - len(titles) - 4)
-    shown = _around([row.name for row in view.products], view.chosen, max(0, height - 2))
-    more = len(view.products) - len(shown)
-    out = [_title("products", width, f"{more} more" if more else ""), _line([(f"  {titles}", DIM)], width)]
+    """A table of products with a sparkline each; the chosen one is marked, and always among those shown.
+
+    Columns are shown whole or not at all.
+    """
+    names = _around([row.name for row in view.products], view.chosen, max(0, height - 2))
     rows = {row.name: row for row in view.products}
-    out += [_product(rows[name], name == view.chosen, spark, width) for name in shown]
+    shown = [rows[name] for name in names]
+    more = len(view.products) - len(shown)
+    cells = [_cells(row) for row in shown]
+    columns = _fitting(cells, width - 2)
+    used = 2 + sum(columns.values()) + len(columns) - 1
+    spark = width - used - 2 if len(columns) == len(_COLUMNS) else 0
+    out = [_title("products", width, f"{more} more" if more else ""),
+           _line([(f"  {_row({name: name for name in columns}, columns)}", DIM)], width)]  # fmt: skip
+    out += [
+        _product(row, texts, columns, row.name == view.chosen, spark, width)
+        for row, texts in zip(shown, cells, strict=True)
+    ]
     if not shown:
         out.append(_line([("  none yet; type: sub BTC-USD, then start", DIM)], width))
     return out[:height]
 
 
-def _product(row: ProductRow, is_chosen: bool, spark: int, width: int) -> Text:
-    state = _cut(row.problem, 30) if row.problem else row.state
+def _cells(row: ProductRow) -> dict[str, str]:
+    """The texts of a product by column."""
     price = "-" if row.price is None else numbers.price(row.price)
-    cells = [price, numbers.rate(row.trade_rate), numbers.rate(row.level_rate), f"{row.gaps:,}", amount(row.size),
-             numbers.ago(row.age_us)]  # fmt: skip
-    sizes = [size for _, size in _COLUMNS[2:]]
-    numbers_ = " ".join(cell.rjust(size) for cell, size in zip(cells, sizes, strict=True))
+    return {
+        "product": _cut(row.name, 24), "state": row.state, "last": price,
+        "trades/s": numbers.rate(row.trade_rate), "levels/s": numbers.rate(row.level_rate), "gaps": f"{row.gaps:,}",
+        "size": amount(row.size), "age": numbers.ago(row.age_us),
+    }  # fmt: skip
+
+
+def _fitting(cells: Sequence[dict[str, str]], room: int) -> dict[str, int]:
+    """The columns that there is room for, and how wide they are."""
+    columns = {name: max(size, *(len(texts[name]) for texts in cells), 0) for name, size in _COLUMNS}
+    for name in _DISPENSABLE:
+        if sum(columns.values()) + len(columns) - 1 > room:
+            del columns[name]
+    return columns
+
+
+def _row(texts: dict[str, str], columns: dict[str, int]) -> str:
+    """Texts in their columns: words at the left, numbers at the right."""
+    return " ".join(
+        texts[name].ljust(size) if name in ("product", "state") else texts[name].rjust(size)
+        for name, size in columns.items()
+    )
+
+
+def _product(
+    row: ProductRow, texts: dict[str, str], columns: dict[str, int], is_chosen: bool, spark: int, width: int
+) -> Text:
+    name = ("> " if is_chosen else "  ") + _row({"product": texts["product"]}, {"product": columns["product"]})
+    parts: list[tuple[str, str] | str] = [(f"{name} ", STRONG if is_chosen else "")]
+    if row.problem:
+        return _line([*parts, (_cut(row.problem, max(0, width - len(name) - 1)), BAD)], width)
+    if "state" in columns:
+        parts.append((f"{row.state.ljust(columns['state'])} ", _STATES[row.state]))
+    rest = {name: size for name, size in columns.items() if name not in ("product", "state")}
     line = numbers.sparkline(row.history, spark) if spark >= 4 else ""
-    return _line(
-        [
-            (("> " if is_chosen else "  ") + _cut(row.name, 12).ljust(12) + " ", STRONG if is_chosen else ""),
-            (state.ljust(7) + " ", BAD if row.problem else _STATES[row.state]), f"{numbers_}  ", (line, "cyan"),
-        ],
-        width,
-    )  # fmt: skip
+    return _line([*parts, f"{_row(texts, rest)}  ", (line, "cyan")], width)
 
 
 def _around(names: list[str], chosen: str, room: int) -> list[str]:
@@ -286,7 +348,7 @@ def trades(view: View, width: int, height: int) -> list[Text]:
     price = max(price, 5)
     digits = 3 if width >= 1 + 12 + 1 + 5 + 1 + price + 1 + 9 else 0
     time = 8 + bool(digits) + digits
-    head = f" {'time':<{time}} {'maker':<5} {'price':>{price}} {'size':>9}"
+    head = f" {'time':<{time}} {view.side_of:<5} {'price':>{price}} {'size':>9}"
     out = [_title(f"trades {view.chosen}".rstrip(), width), _line([(head, DIM)], width)]
     for trade in shown:
         side, style = _SIDES.get(trade.side, ("?", ""))

@@ -60,7 +60,7 @@ def _book(view: View) -> str:
         return f"NOT valid ({book.reason})"
     if not book.bids or not book.asks:
         return "has an empty side"
-    return f"{numbers.price(book.bids[0][0])} / {numbers.price(book.asks[0][0])}"
+    return f"{numbers.price(book.bids[0][0])} / {numbers.price(book.asks[0][0])}{' CROSSED' if book.crossed else ''}"
 
 
 def json_line(view: View, mode: str) -> str:
@@ -92,7 +92,7 @@ def json_line(view: View, mode: str) -> str:
         },
         "book": {
             "product": view.chosen or None, "valid": not book.reason and not book.behind, "reason": book.reason or None,
-            "behind": book.behind, "bid": book.bids[0] if book.bids else None,
+            "behind": book.behind, "crossed": book.crossed, "bid": book.bids[0] if book.bids else None,
             "ask": book.asks[0] if book.asks else None, "time_us": book.time_us,
         },
         "bytes": view.size, "disk_free": view.disk_free, "days_left": view.days_left, "news": list(view.news),

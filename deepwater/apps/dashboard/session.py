@@ -32,9 +32,11 @@ class Session:
     ----------
     base_path : path
     uri : str
-        What `start` records from.
+        What `start` records from; empty for the public endpoint of the venue.
     products : sequence of str
         The subscriptions to begin with.
+    venue : str
+        The venue that `start` records. Products of others are shown too, as ``BTC-USD@kraken``.
 
     Attributes
     ----------
@@ -50,12 +52,15 @@ class Session:
         Whether the log is to be shown.
     """
 
-    def __init__(self, base_path: str | os.PathLike[str], uri: str, products: Sequence[str] = ()) -> None:
-        if products:
-            check_products(products)
+    def __init__(
+        self, base_path: str | os.PathLike[str], uri: str = "", products: Sequence[str] = (), venue: str = "coinbase"
+    ) -> None:
         self.subs = list(products)
-        self.model = Model(base_path, self.subs)
-        self.engine = Engine(uri, self.model.base_path)
+        self.model = Model(base_path, self.subs, venue)
+        self.venue = self.model.catalogue.home
+        if products:
+            check_products(products, self.venue.check_product)
+        self.engine = Engine(uri or self.venue.uri, self.model.base_path, self.venue.name)
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.is_done = False
         self.shows_logs = False
@@ -155,33 +160,51 @@ class Session:
 
     def _sub(self, command: Command) -> list[str]:
         self._refuse_if_attached("sub")
-        check_products(command.products)
-        new = [product for product in command.products if product not in self.subs]
+        products = self._at_home(command)
+        check_products(products, self.venue.check_product)
+        new = [product for product in products if product not in self.subs]
         self.subs += new
         self.model.wanted = list(self.subs)
         if not self.model.chosen and new:
             self.model.choose(self.subs[0])
         if self.engine.state == "running":
-            self.engine.sub([product for product in command.products if product not in self.engine.recorded])
+            self.engine.sub([product for product in products if product not in self.engine.recorded])
             return [f"subscribed: {', '.join(self.subs)}"]
         return [f"subscribed: {', '.join(self.subs)}; start records"]
 
     def _unsub(self, command: Command) -> list[str]:
         self._refuse_if_attached("unsub")
-        unknown = [product for product in command.products if product not in self.subs]
+        products = self._at_home(command)
+        unknown = [product for product in products if product not in self.subs]
         if unknown:
             there = ", ".join(self.subs) or "none"
             raise CommandError(f"unsub: {', '.join(unknown)} is not among the subscriptions ({there})")
-        self.subs = [product for product in self.subs if product not in command.products]
-        self.engine.unsub(command.products)
+        self.subs = [product for product in self.subs if product not in products]
+        self.engine.unsub(products)
         return [f"subscribed: {', '.join(self.subs) or 'nothing'}"]
 
+    def _at_home(self, command: Command) -> list[str]:
+        """The products of a command as ids of the dashboard's own venue; one of another can not be recorded here."""
+        home = self.venue.name
+        for product in command.products:
+            venue = product.partition("@")[2]
+            if venue not in ("", home):
+                raise CommandError(
+                    f"{command.name}: {product} is of another venue, and this dashboard records {home}; "
+                    f"another one would: deepwater dashboard --venue {venue}"
+                )
+        return list(dict.fromkeys(product.partition("@")[0] for product in command.products))
+
     def _show(self, command: Command) -> list[str]:
-        product = command.products[0]
+        wanted = command.products[0].removesuffix(f"@{self.venue.name}")
         names = [row.name for row in self.view.products]
-        if product not in names:
-            raise CommandError(f"show: no product {product} here; there is {', '.join(names) or 'none yet'}")
-        self.model.choose(product)
+        same = [name for name in names if name.upper() == wanted.upper()]
+        found = same or [name for name in names if name.partition("@")[0].upper() == wanted.upper()]
+        if len(found) > 1:
+            raise CommandError(f"show: which one, {' or '.join(found)}?")
+        if not found:
+            raise CommandError(f"show: no product {wanted} here; there is {', '.join(names) or 'none yet'}")
+        self.model.choose(found[0])
         return []
 
     def next_product(self) -> None:
