@@ -108,10 +108,12 @@ class Heartbeat(Struct, tag_field="channel", tag="heartbeat"):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To a request: `error` is empty if it was granted."""
+    """To a request: `error` is empty if it was granted. `channel` and `symbol` as far as it names them."""
 
     method: str
     error: str = ""
+    channel: str = ""
+    symbol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class _Envelope(Struct):
     method: str | None = None
     success: bool | None = None
     error: str | None = None
+    symbol: Any = None
+    result: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ def decode(data: bytes) -> BookMessage | TradeMessage | Heartbeat | Answer | Oth
     >>> decode(b'{"channel":"heartbeat"}'), decode(b'{"channel":"status","type":"update","data":[]}')
     (Heartbeat(), Other(channel='status'))
     >>> decode(b'{"error":"Currency pair not supported X/Y","method":"subscribe","success":false}')
-    Answer(method='subscribe', error='Currency pair not supported X/Y')
+    Answer(method='subscribe', error='Currency pair not supported X/Y', channel='', symbol='')
     """
     try:
         return _messages.decode(data)
@@ -188,7 +192,12 @@ def _decode_other(data: bytes, error: Exception) -> Answer | Other:
         return Other(envelope.channel)
     if envelope.method is not None or envelope.error is not None:
         refused = envelope.success is False or envelope.error is not None
-        return Answer(envelope.method or "", (envelope.error or "no reason was given") if refused else "")
+        result = envelope.result if isinstance(envelope.result, dict) else {}
+        named = (result.get("channel"), envelope.symbol or result.get("symbol"))
+        return Answer(
+            envelope.method or "", (envelope.error or "no reason was given") if refused else "",
+            *(name if isinstance(name, str) else "" for name in named),
+        )  # fmt: skip
     raise KrakenError(f"message is malformed: neither a channel nor an answer: {data[:80]!r}") from error
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from deepwater.apps import kraken, needs_apps, specs
 from deepwater.apps.kraken import BookData, Level
 from deepwater.apps.kraken_book import CHECKED_LEVELS, KrakenBook
-from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Message, Missed
+from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Kind, Message, Missed
 from deepwater.errors import DeepwaterError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class _Stream:
         except kraken.KrakenError as error:
             return self._bad(str(error))
         if isinstance(found, kraken.Answer):
-            message.error = found.error
+            _answer(message, found)
         elif isinstance(found, kraken.Other):
             message.ignored = 1
         else:
@@ -196,6 +196,20 @@ class _Stream:
         message.missed.append(Missed(reason, feeds=(key,), from_us=pair.whole_us or None))
         pair.book, pair.said = None, True
         return []
+
+
+_KINDS: dict[str, Kind] = {"book": "book", "trade": "trades"}
+
+
+def _answer(message: Message, found: kraken.Answer) -> None:
+    """There is one for each pair of a request."""
+    message.error = found.error
+    if found.method == "subscribe" and found.symbol:
+        product = kraken.product_of(found.symbol)
+        if found.error:
+            message.refused = product
+        elif found.channel in _KINDS:
+            message.granted.append(FeedKey(_KINDS[found.channel], product))
 
 
 def _read(data: BookData) -> tuple[BookData, list[Level], list[Level], int]:

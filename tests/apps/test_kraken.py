@@ -256,7 +256,8 @@ def test_what_kraken_refuses_is_said_and_is_no_gap() -> None:
     bench = Bench()
     bench.take(b'{"error":"Currency pair not supported A/USD","method":"subscribe","success":false,"symbol":"A/USD"}')
     bench.take(b'{"method":"subscribe","result":{"channel":"book"},"success":true}', HEARTBEAT, HEARTBEAT)
-    assert bench.counters.last_error == "exchange: Currency pair not supported A/USD"
+    said = "product A-USD is refused by the exchange: Currency pair not supported A/USD"
+    assert bench.counters.last_error == said
     assert (bench.counters.errors, bench.counters.heartbeats, bench.counters.gaps) == (1, 2, 0)
 
 

@@ -154,7 +154,7 @@ def test_a_product_the_exchange_has_not_is_a_failure_in_the_end(tmp_store: Path)
         done = deepwater("record", "coinbase", *words, code=1)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("deepwater: error: nothing was recorded from ws://")
-    assert last.endswith("exchange: product 'XX-YY' does not exist")
+    assert last.endswith("product XX-YY is refused by the exchange: product 'XX-YY' does not exist")
 
 
 def test_a_terminal_that_goes_away_does_not_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
