@@ -109,6 +109,7 @@ class Ingest:
         self._last_recv_us = 0
         self._outage: _Outage | None = None
         self.stale: set[str] = set()
+        self._unsure: set[str] = set()  # products of which something may have been lost before they were answered
         self.asked: dict[str, float] = {}
         self._feeds: dict[FeedKey, BookFeed | TradesFeed] = {}
         self._behind: dict[FeedKey, str] = {}  # feeds that held records when they were opened: why they lack some
@@ -149,6 +150,7 @@ class Ingest:
             feed.outlet.settle()
             self._sink.release(feed.outlet.name)
         self.stale.discard(product)
+        self._unsure.discard(product)
         self.asked.pop(product, None)
         self.roll.remove(product)
 
@@ -171,6 +173,7 @@ class Ingest:
         self._stream = self._venue.connection()
         self.roll.begin()
         self.stale.clear()
+        self._unsure.clear()
         self.asked.clear()
         self._counters.connections += 1
 
@@ -222,7 +225,7 @@ class Ingest:
         counters.heartbeats += message.heartbeat
         counters.ignored += message.ignored
         if self.roll.open:
-            self.roll.granted([*message.granted, *(batch.key for batch in message.batches)])
+            self._answered([*message.granted, *(batch.key for batch in message.batches)])
         if message.error:
             self.roll.error(message.error, message.refused)
         if message.bad:
@@ -262,6 +265,13 @@ class Ingest:
             else:
                 last.append(batch)
         return [run[0] if len(run) == 1 else Batch(run[0].key, _joined([part.records for part in run])) for run in runs]
+
+    def _answered(self, keys: list[FeedKey]) -> None:
+        """Take note of what comes. If something was lost meanwhile, that may have been the book's snapshot."""
+        self.roll.granted(keys)
+        late = {key.product for key in keys if key.kind == "book"} & self._unsure
+        self.stale |= late
+        self._unsure -= late
 
     def _error(self, text: str) -> None:
         self._counters.errors += 1
@@ -305,8 +315,8 @@ class Ingest:
         for key in self._feeds if missed.feeds is None else missed.feeds:
             feed = self._feeds.get(key)
             if feed is not None:
-                if key.kind == "book" and not self.roll.is_refused(key):
-                    self.stale.add(key.product)
+                if key.kind == "book":
+                    (self.stale if self.roll.has(key) else self._unsure).add(key.product)
                 feed.outlet.gap(lost=None, from_us=from_us or to_us, to_us=to_us, reason=missed.reason)
 
     def _end_outage(self, to_us: int) -> None:

@@ -143,9 +143,9 @@ class Roll:
                 standing.due_s = min(standing.due_s, standing.asked_s + AGAIN_S)
         self._note()
 
-    def is_refused(self, key: FeedKey) -> bool:
-        """Whether the exchange refuses this feed: who names its product in a message spoils that for the others."""
-        return any(self._pairs[pair].refused for pair in self._by_key.get(key, ()))
+    def has(self, key: FeedKey) -> bool:
+        """Whether the exchange sends this feed; to name a product that it may not have spoils a message for others."""
+        return any(self._pairs[pair].state == "granted" for pair in self._by_key.get(key, ()))
 
     # -- what is said --------------------------------------------------------------------------------
 

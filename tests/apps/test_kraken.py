@@ -194,6 +194,7 @@ class Bench:
         self.sink, self.counters, self.now = MemorySink(), Counters(), 1000
         self.ingest = Ingest(self.sink, ["A-USD", "B-USD"], self.counters, now=lambda: self.now, venue=venue)
         self.ingest.connected()
+        self.ingest.roll.granted(FeedKey("book", name) for name in ("A-USD", "B-USD"))
 
     def take(self, *messages: bytes) -> None:
         for data in messages:

@@ -83,7 +83,7 @@ def test_one_that_is_refused_costs_the_others_nothing_and_is_said_once(names: bo
     bench.add(*NAMES)
     assert bench.talk() == messages
     assert bench.whole(*NAMES[1:]) and bench.refused == NAMES[:1] and bench.errors == []
-    assert bench.roll.is_refused(FeedKey("book", NAMES[0])) and not bench.roll.is_refused(FeedKey("book", NAMES[1]))
+    assert bench.roll.has(FeedKey("book", NAMES[1])) and not bench.roll.has(FeedKey("book", NAMES[0]))
     # Asked for again, alone, and less and less often.
     count, began = len(bench.said), bench.now
     bench.talk(until=began + 12 * 3600)
@@ -159,9 +159,9 @@ def test_a_wrong_guess_is_put_right_by_the_data() -> None:
     bench.add(NAMES[0])
     bench.roll.next()
     bench.roll.error("of something else")
-    assert bench.refused == [NAMES[0]] and bench.roll.is_refused(FeedKey("book", NAMES[0]))
+    assert bench.refused == [NAMES[0]] and not bench.roll.has(FeedKey("book", NAMES[0]))
     bench.roll.granted([FeedKey("book", NAMES[0])])
-    assert bench.granted == [NAMES[0]] and not bench.roll.is_refused(FeedKey("book", NAMES[0]))
+    assert bench.granted == [NAMES[0]] and bench.roll.has(FeedKey("book", NAMES[0]))
 
 
 def test_a_reminder_asks_soon_but_not_each_time() -> None:
