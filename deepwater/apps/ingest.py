@@ -35,7 +35,7 @@ from deepwater.apps.outlet import Outlet, now_us
 from deepwater.apps.product_feeds import BookFeed, TradesFeed
 from deepwater.apps.roll import Roll
 from deepwater.apps.sink import Records, Sink
-from deepwater.apps.trade_ids import MISSING_MAX, TradeIds
+from deepwater.apps.trade_ids import MISSING_MAX, TradeIds, believed
 from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Missed, Venue
 
 __all__ = ["Ingest", "KeepBad", "ProtocolBreach"]
@@ -163,7 +163,8 @@ class Ingest:
         outlet = Outlet(plan.spec.feed_name, writer, self._counters, last_us, self._now)
         if plan.key.kind == "book":
             return BookFeed(plan.key.product, outlet, self._counters, self.stale)
-        ids = TradeIds.resume(tail["trade_id"].tolist(), tail["ev_us"].tolist())
+        times_us = believed(tail["ev_us"].tolist(), tail["recv_us"].tolist())
+        ids = TradeIds.resume(tail["trade_id"].tolist(), times_us)
         return TradesFeed(outlet, self._counters, ids)
 
     # -- the connection ------------------------------------------------------------------------------

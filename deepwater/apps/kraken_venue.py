@@ -172,6 +172,8 @@ class _Stream:
                 continue  # nothing of it is stored
             kind = b"S" if found.type == "snapshot" else b"U"
             levels = [(kind, b"B", level) for level in bids] + [(kind, b"A", level) for level in asks] + cut
+            if found.type == "snapshot" and not levels:  # a record that removes what is not there: an empty book
+                levels = [(kind, b"B", Level(0.0, 0.0, 0, 0, b""))]
             records = kraken.book_records(levels, data.checksum, packet_us, recv_us, pair.number)
             message.batches.append(Batch(key, records, found.type == "snapshot"))
             pair.number += 1

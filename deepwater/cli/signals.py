@@ -12,8 +12,8 @@ __all__ = ["terminable"]
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP be a SystemExit with 128 and their number, so that what is inside is cleaned up.
+def terminable(*of: signal.Signals) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (or those named) be a SystemExit with 128 and their number: what is inside is cleaned up.
 
     Who ignores one of them (`nohup`) goes on ignoring it. Elsewhere than in the main thread it does nothing.
     """
@@ -24,7 +24,8 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_DFL]
+    wanted = of or (signal.SIGTERM, signal.SIGHUP)
+    numbers = [each for each in wanted if signal.getsignal(each) == signal.SIG_DFL]
     before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield

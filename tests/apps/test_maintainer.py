@@ -267,3 +267,19 @@ def test_the_duration_ends_it(dw: Platform) -> None:
     stop = threading.Event()
     maintain([Maintainer(dw, "Y-USD", 2)], stop, 0.02)
     assert stop.is_set()
+
+
+def test_a_thread_that_can_not_be_begun_leaves_none_of_the_others(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, stop = threading.Thread.start, threading.Event()
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "book-Y-USD":
+            raise RuntimeError("can't start new thread")
+        plain(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"):
+        maintain([Maintainer(dw, PRODUCT, 2), Maintainer(dw, "Y-USD", 2)], stop)
+    assert stop.is_set() and not [each for each in threading.enumerate() if each.name.startswith("book-")]

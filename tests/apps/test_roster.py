@@ -270,11 +270,22 @@ def test_what_is_kept_is_bounded_and_bytes_that_are_no_text_are_kept_too(tmp_pat
     assert entries(keep.path)[-1]["bytes"] == 3 << 20 and keep.path.stat().st_size < 2 << 20
 
 
-def test_a_place_that_takes_no_file_harms_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "bad_frames.jsonl").symlink_to(tmp_path / "elsewhere")
+@pytest.mark.parametrize("kind", ["link", "fifo", "read fifo", "directory"])
+def test_a_place_that_takes_no_file_harms_nothing(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "bad_frames.jsonl"
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    reads = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if kind == "read fifo" else None
     keep = BadFrames(tmp_path, "v")
     keep(1, "why", b"x")
     keep(2, "why", b"x")
+    if reads is not None:
+        assert os.read(reads, 10) == b""
+        os.close(reads)
     assert len(caplog.records) == 1 and not (tmp_path / "elsewhere").exists()
 
 
