@@ -45,6 +45,7 @@ __all__ = [
     "TradeData",
     "TradeMessage",
     "book_records",
+    "concerned",
     "decode",
     "level_of",
     "moment",
@@ -132,6 +133,15 @@ class _Envelope(Struct):
     result: Any = None
 
 
+class _Named(Struct):
+    symbol: str
+
+
+class _Heading(Struct):
+    channel: str
+    data: list[_Named]
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """A level as the checksum needs it.
@@ -157,6 +167,7 @@ _messages: msgspec.json.Decoder[BookMessage | TradeMessage | Heartbeat] = msgspe
     BookMessage | TradeMessage | Heartbeat
 )
 _envelopes = msgspec.json.Decoder(_Envelope)
+_headings = msgspec.json.Decoder(_Heading)
 _KNOWN = frozenset({"book", "trade", "heartbeat"})
 
 
@@ -199,6 +210,27 @@ def _decode_other(data: bytes, error: Exception) -> Answer | Other:
             *(name if isinstance(name, str) else "" for name in named),
         )  # fmt: skip
     raise KrakenError(f"message is malformed: neither a channel nor an answer: {data[:80]!r}") from error
+
+
+def concerned(data: bytes) -> tuple[str, list[str]]:
+    """Return what a malformed message was for, as far as it can be read: its channel, and the pairs; "" and [] if not.
+
+    Examples
+    --------
+    >>> concerned(b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","price":"?"}]}')
+    ('trade', ['BTC/USD'])
+    >>> concerned(b'{"channel":"book","data":7}'), concerned(b'{"channel":"book","da')
+    (('book', []), ('', []))
+    """
+    try:
+        found = _headings.decode(data)
+        return found.channel, [one.symbol for one in found.data]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _envelopes.decode(data).channel or "", []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "", []
 
 
 def product_of(symbol: str) -> str:

@@ -3,7 +3,8 @@
 The state of a connection is a book a pair. Its rules
     - a snapshot whose checksum is wrong is a bad message: it is kept aside, not stored, and a gap in the pair's book;
     - an update whose checksum is wrong is stored behind a gap mark: something before it, or it, is not what Kraken has;
-    - an update without a snapshot before it is a gap too;
+    - an update without a snapshot before it is a gap too, and so is a malformed message of the books that it names, or
+      of all if that can not be read;
     - after each of these a fresh snapshot is asked for, as Kraken's manual says: unsubscribe and subscribe. Until it
       comes updates are stored as they are sent and not checked: the book behind the mark is not to be trusted anyway;
     - trades need no such rule: their ids count up by one, and `trade_ids` finds what is missing.
@@ -142,7 +143,7 @@ class _Stream:
             elif isinstance(found, kraken.TradeMessage):
                 _trades(message, found, recv_us)
         except kraken.KrakenError as error:
-            return self._bad(str(error))
+            return self._bad(str(error), data)
         if isinstance(found, kraken.Answer):
             _answer(message, found)
         elif isinstance(found, kraken.Other):
@@ -152,11 +153,24 @@ class _Stream:
             message.heartbeat = isinstance(found, kraken.Heartbeat)
         return message
 
-    def _bad(self, reason: str) -> Message:
-        """A message that can not be read might have been for any pair."""
-        for pair in self._pairs.values():
-            pair.book, pair.said = None, True
-        return Message(bad=reason, delivers=True, missed=[Missed(reason)])
+    def _bad(self, reason: str, data: bytes) -> Message:
+        """A message that can not be used is missing in the feeds it was for; who can not be read might be of any."""
+        message = Message(bad=reason, delivers=True)
+        channel, symbols = kraken.concerned(data)
+        kind = _KINDS.get(channel)
+        if kind is None and channel:
+            return message  # a heartbeat
+        products = [kraken.product_of(symbol) for symbol in symbols]
+        if kind == "trades":  # without a name: the ids of the trades will tell
+            feeds: tuple[FeedKey, ...] | None = tuple(FeedKey(kind, product) for product in dict.fromkeys(products))
+        else:
+            torn = dict.fromkeys(products or self._pairs)
+            for product in torn:
+                pair = self._pairs.setdefault(product, _Pair())
+                pair.book, pair.said = None, True
+            feeds = tuple(FeedKey(kind, product) for product in torn) if kind else None
+        message.missed.append(Missed(reason, feeds=feeds))
+        return message
 
     def _books(self, message: Message, found: kraken.BookMessage, recv_us: int) -> None:
         read = [_read(data) for data in found.data]  # all of it before anything is done
