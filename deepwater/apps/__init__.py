@@ -2,7 +2,7 @@
 
 Pipeline, left to right; a module imports only from modules to its left::
 
-    counters specs coinbase_time trade_ids | sink | venue | coinbase subscriptions sequence | coinbase_venue
+    counters specs coinbase_time trade_ids | sink | venue | venue_guard coinbase subscriptions sequence | coinbase_venue
     kraken | kraken_book | kraken_venue                                              (venues: all of them by name)
     stopping outlet | product_feeds roll | ingest | connection | roster
         | platform_sink bad_frames disk_watch products_file metrics | metrics_feed metrics_http | recorder

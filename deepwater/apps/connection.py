@@ -204,20 +204,23 @@ async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -
         if text is not None:
             await socket.send(text)
         wanted = asyncio.Event()
-        tasks = [
-            asyncio.create_task(_resync(link, socket, group, wanted, pacer, counters)),
-            asyncio.create_task(_tell(socket, group, pacer)),
-        ]
         queue = Queue(counters, socket)
+        works = (
+            _receive(link, socket, group, wanted, queue),  # ends it, when all that had come is taken
+            _resync(link, socket, group, wanted, pacer, counters),
+            _tell(socket, group, pacer),
+        )
+        tasks = [asyncio.create_task(work) for work in works]
         try:
-            await _receive(link, socket, group, wanted, queue)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
             queue.gone()
-            await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
             for task in tasks:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
 
 
 class Queue:
@@ -294,20 +297,21 @@ async def _resync(
     pacer: Pacer,
     counters: Counters,
 ) -> None:
-    """Ask for fresh snapshots of stale books."""
+    """Ask for fresh snapshots of stale books, until the connection is closed."""
     ingest, loop = group.ingest, asyncio.get_running_loop()
-    while True:
-        await wanted.wait()
-        wanted.clear()
-        await pacer.take()
-        products = sorted(ingest.stale)
-        ingest.stale.clear()
-        if products:
-            counters.resyncs += 1
-            for product in products:
-                ingest.asked.setdefault(product, loop.time())
-            await _say_resync(socket, group, pacer, products)
-            await asyncio.sleep(link.resync_pause_s)
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await wanted.wait()
+            wanted.clear()
+            await pacer.take()
+            products = sorted(ingest.stale)
+            ingest.stale.clear()
+            if products:
+                counters.resyncs += 1
+                for product in products:
+                    ingest.asked.setdefault(product, loop.time())
+                await _say_resync(socket, group, pacer, products)
+                await asyncio.sleep(link.resync_pause_s)
 
 
 async def _say_resync(socket: ClientConnection, group: Group, pacer: Pacer, products: list[str]) -> None:

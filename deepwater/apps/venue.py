@@ -36,7 +36,8 @@ Errors. What `take` may say of a message:
     bad         the message can not be used. It is counted and kept aside, nothing of it is stored, and if it is known
                 to have had a place in the stream, `missed` says so. Never fatal: new message types may come any day.
     breach      the stream is not the one that was subscribed to (its numbers step back): fatal for the connection.
-`take` raises nothing. What it raises all the same is a bug of the venue and ends the recording.
+`take` raises nothing. What it raises all the same is a bug of the venue and ends the recording, as what it returns
+that is no `Message`, or of another dtype than its feed: of a plug-in it is one line that names it (`venue_guard`).
 
 Rejected: a base class to inherit from (its internals would become the protocol), and venues that write feeds
 themselves (each would have to get marks, full disks and restarts right anew).

@@ -69,6 +69,7 @@ def find_venue(name: str) -> Venue:
 def _load(entry: EntryPoint) -> Venue:
     """Load what a distribution adds, and see that it is what it claims to be."""
     from deepwater.apps.venue import Venue
+    from deepwater.apps.venue_guard import GuardedVenue
 
     owner = _owner(entry)
     about = {"venue": entry.name, "distribution": owner}
@@ -86,7 +87,7 @@ def _load(entry: EntryPoint) -> Venue:
             f"venue {entry.name!r} of {owner} calls itself {found.name!r}: expected the name of its entry point, "
             "small letters, digits and minus", **about,
         )  # fmt: skip
-    return found
+    return GuardedVenue(found, owner)
 
 
 def _parts(protocol: type) -> set[str]:
