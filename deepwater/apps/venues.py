@@ -80,7 +80,7 @@ def _load(entry: EntryPoint) -> Venue:
         raise VenueError(f"venue {entry.name!r} of {owner} can not be loaded: {text}; mend or uninstall it",
                          **about) from error  # fmt: skip
     if not isinstance(found, Venue):
-        lacks = [part for part in sorted(_parts(Venue)) if not hasattr(found, part)]
+        lacks = [part for part in sorted(_parts(Venue)) if getattr(found, part, None) is None]
         raise VenueError(f"venue {entry.name!r} of {owner} is no venue: it lacks {', '.join(lacks)}", **about)
     if found.name != entry.name or not _NAME.fullmatch(entry.name):
         raise VenueError(

@@ -5,11 +5,16 @@ from __future__ import annotations
 import signal
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from loopback import record_session
+from memory_sink import MemorySink
 
 from deepwater import Platform
+from deepwater.apps.streams import Synthetic
 from deepwater.apps.venue import Venue
+from deepwater.apps.venue_guard import GuardedVenue, VenueFaultError
 from deepwater.apps.venues import BUILTIN, GROUP, VenueError, find_venue, venue_names
 from processes import ROOT, Worker, run_python
 
@@ -108,18 +113,29 @@ def records(found):
 """
 
 
-def other_with(added: Path, lines: str) -> list[str]:
-    """Put lines into the venue and return how a process finds it."""
-    code = ADDED.replace("    uri =", f"    {lines}\n    uri =").replace("\nclass Other", f"{TAKES}\nclass Other")
-    (added / "added_venues.py").write_text(code)
-    return [str(added)]
+def with_lines(lines: str) -> str:
+    """Return the source of the venue with lines more."""
+    return ADDED.replace("    uri =", f"    {lines}\n    uri =").replace("\nclass Other", f"{TAKES}\nclass Other")
+
+
+def record_guarded(venue: Venue, sink: MemorySink) -> None:
+    guarded = GuardedVenue(venue, "distribution added-venues 1.2")
+    record_session(lambda: Synthetic(["BTC-USD"], depth=10), ["BTC-USD"], sink, venue=guarded)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_one_that_does_nonsense_ends_a_recording_with_one_line_that_names_it(
-    fault: str, added: Path, tmp_path: Path
-) -> None:
+def test_one_that_does_nonsense_ends_a_recording_with_an_error_that_names_it(fault: str) -> None:
     lines, said = FAULTS[fault]
+    names: dict[str, Any] = {}
+    exec(with_lines(lines), names)
+    sink = MemorySink()
+    with pytest.raises(VenueFaultError) as caught:
+        record_guarded(names["VENUE"], sink)
+    assert str(caught.value).startswith("venue 'other' of distribution added-venues 1.2 is broken: ")
+    assert said in str(caught.value) and not any(feed.end for feed in sink.feeds.values())
+
+
+def test_of_one_that_does_nonsense_the_command_says_one_line(added: Path, tmp_path: Path) -> None:
     script = """
         import asyncio, sys
         sys.path.insert(0, sys.argv[1])
@@ -134,9 +150,13 @@ def test_one_that_does_nonsense_ends_a_recording_with_one_line_that_names_it(
 
         sys.exit(asyncio.run(serve()))
     """
-    done = run_python(script, *other_with(added, lines), tmp_path / "store", check=False)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
-    assert "venue 'other' of distribution added-venues 1.2 is broken: " in done.stderr
+    (added / "added_venues.py").write_text(with_lines("liveness = 7"))
+    done = run_python(script, added, tmp_path / "store", check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "venue 'other' of distribution added-venues 1.2 is broken: liveness raised TypeError" in done.stderr
+    (added / "added_venues.py").write_text(with_lines("liveness = None"))
+    done = run_python(script, added, tmp_path / "store", check=False)
+    assert done.returncode == 1 and "is no venue: it lacks liveness" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
@@ -174,7 +194,8 @@ def test_one_that_does_not_return_is_ended_by_a_second_signal(
         sys.exit(main(words))
     """
     stuck = "def connection(self): return Takes(lambda: print('stuck', flush=True) or __import__('time').sleep(600))"
-    with Worker(script, *other_with(added, stuck), tmp_path / "store", int(number)) as worker:
+    (added / "added_venues.py").write_text(with_lines(stuck))
+    with Worker(script, added, tmp_path / "store", int(number)) as worker:
         assert worker.readline() == "stuck"
         worker.process.send_signal(number)
         assert worker.readline() == "came"
