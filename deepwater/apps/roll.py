@@ -107,7 +107,7 @@ class Roll:
         self._texts: deque[str] = deque()
         self._held: list[tuple[str, set[_Pair]]] = []
         self._refused: set[str] = set()
-        self._is_alive = False
+        self._liveness = list(venue.liveness())
         self.open = 0
         self.changed = False
 
@@ -155,7 +155,7 @@ class Roll:
             self._on_error(text)
         for queue in (self._requests, self._gone, self._texts, self._held):
             queue.clear()
-        self._is_alive = False
+        self._liveness = list(self._venue.liveness())
         everyone = all(standing.refused for standing in self._pairs.values())
         for pair, standing in self._pairs.items():
             if not standing.refused:
@@ -169,7 +169,7 @@ class Roll:
         now_s = self._clock()
         self._expire(now_s)
         states = {standing.state for standing in self._pairs.values()}
-        if self._texts or self._gone or not self._is_alive or "new" in states:
+        if self._texts or self._gone or self._liveness or "new" in states:
             return 0.0
         if self._requests:
             return max(0.0, min(request.sent_s for request in self._requests) + ANSWER_S - now_s)
@@ -198,9 +198,8 @@ class Roll:
             if new:
                 self._request(new, now_s)
                 return
-        if not self._is_alive:
-            self._is_alive = True
-            self._texts.extend(self._venue.liveness())
+        self._texts.extend(self._liveness)
+        self._liveness.clear()
         if not self._texts and not self._requests:
             pair = self._next_alone(now_s)
             if pair is not None:
