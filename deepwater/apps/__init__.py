@@ -2,11 +2,11 @@
 
 Pipeline, left to right; a module imports only from modules to its left::
 
-    counters specs coinbase_time trade_ids | sink | venue | coinbase subscriptions sequence | coinbase_venue
+    counters specs coinbase_time trade_ids | sink | venue | venue_guard coinbase subscriptions sequence | coinbase_venue
     kraken | kraken_book | kraken_venue                                              (venues: all of them by name)
-    outlet | product_feeds | ingest | connection | roster
+    stopping outlet | product_feeds roll | ingest | connection | roster
         | platform_sink bad_frames disk_watch products_file metrics | metrics_feed metrics_http | recorder
-    market faults tape subscriptions | exchange_session kraken_session | streams | exchange
+    market faults tape subscriptions stopping | exchange_session kraken_session | streams | exchange
     specs | maintainer
 
 `venue` is the seam: what an exchange's protocol is, as a plug-in. The wire is known only to the modules named for an

@@ -15,9 +15,11 @@ are of fixed size, and messages are anything up to megabytes).
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,8 @@ class BadFrames:
     def __call__(self, recv_us: int, reason: str, data: bytes) -> None:
         """Keep one message; see `ingest.KeepBad`."""
         try:
-            self._append(json.dumps(self._entry(recv_us, reason, data), ensure_ascii=False).encode() + b"\n")
+            text = json.dumps(self._entry(recv_us, reason, data), ensure_ascii=False)
+            self._append(text.encode(errors="replace") + b"\n")
         except OSError as error:
             if not self._failed:
                 _log.warning("bad frames can not be kept in %s: %s", self.path, error.strerror)
@@ -74,10 +77,14 @@ class BadFrames:
         return entry
 
     def _append(self, line: bytes) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # O_NONBLOCK: a FIFO that nobody reads would be waited for, and the recording with it.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         file = os.open(self.path, flags, 0o600)
         try:
-            size = os.fstat(file).st_size
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "is no regular file")
+            size = found.st_size
             if size and size + len(line) > self._file_bytes:
                 os.replace(self.path, self.path.with_name("bad_frames.1.jsonl"))
                 os.close(file)

@@ -252,14 +252,15 @@ def l2_records(frame: L2Data, event: L2Event, recv_us: int) -> Records:
     Returns
     -------
     ndarray of ``specs.dtype("cb-l2")``
-        New memory; `proc_us` 0. Empty if the event has no levels.
+        New memory; `proc_us` 0. Empty if an update has no levels; of a snapshot without any the one record that
+        removes what is not there (a bid at 0), so that it is an empty book.
 
     Raises
     ------
     FrameError
         If a time is malformed.
     """
-    levels = event.updates or []
+    levels = event.updates or ([Level("bid", frame.timestamp, 0.0, 0.0)] if event.type == "snapshot" else [])
     if 0 < len(levels) <= _FEW:
         return _few_levels(frame, event, levels, recv_us)
     out = np.zeros(len(levels), _l2_dtype())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deepwater.apps import coinbase, specs, subscriptions
 from deepwater.apps.sequence import Sequence as Numbers
-from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Message, Missed
+from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Kind, Message, Missed
 
 if TYPE_CHECKING:
     from deepwater.apps.exchange_session import ClientSession
@@ -113,6 +113,15 @@ class _Stream:
             message.missed.append(Missed(jump.reason, jump.lost))
 
 
+_KINDS: dict[str, Kind] = {"level2": "book", "market_trades": "trades"}
+
+
+def _granted(subscribed: dict[str, list[str] | None]) -> list[FeedKey]:
+    """The feeds of a list of subscriptions."""
+    kinds = [(kind, subscribed.get(channel) or ()) for channel, kind in _KINDS.items()]
+    return [FeedKey(kind, product) for kind, products in kinds for product in products]
+
+
 def _fill(message: Message, frame: coinbase.Numbered, recv_us: int) -> None:
     """Everything a frame holds."""
     if isinstance(frame, coinbase.L2Data):
@@ -123,6 +132,9 @@ def _fill(message: Message, frame: coinbase.Numbered, recv_us: int) -> None:
         for product, trades in coinbase.trades_by_product(frame):
             records = coinbase.trade_records(frame, trades, recv_us)
             message.batches.append(Batch(FeedKey("trades", product), records))
+    elif isinstance(frame, coinbase.Subscriptions):
+        for listed in frame.events or ():
+            message.granted += _granted(listed.subscriptions)
     elif isinstance(frame, coinbase.Heartbeats):
         message.heartbeat = True
     elif isinstance(frame, coinbase.Other):

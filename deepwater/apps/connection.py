@@ -110,7 +110,7 @@ class Link:
 
 
 class Group:
-    """The products of one connection: its feeds, and what the exchange is yet to be told. One event loop.
+    """The products of one connection, and what is yet to be told of them. One event loop.
 
     Parameters
     ----------
@@ -118,15 +118,13 @@ class Group:
     ingest : Ingest
         Of these products.
     products : list of str
-    channels : sequence of str
     """
 
-    def __init__(self, venue: Venue, ingest: Ingest, products: Sequence[str], channels: Sequence[str]) -> None:
+    def __init__(self, venue: Venue, ingest: Ingest, products: Sequence[str]) -> None:
         self.venue = venue
         self.ingest = ingest
         self.products = list(products)
-        self.channels = list(channels)
-        self._texts: asyncio.Queue[list[str]] = asyncio.Queue()
+        self._wake = asyncio.Event()
 
     def add(self, product: str) -> None:
         """Open the feeds of a product; `tell` follows.
@@ -144,20 +142,25 @@ class Group:
         self.products.remove(product)
         self.ingest.remove(product)
 
-    def tell(self, gone: Sequence[str], new: Sequence[str]) -> None:
-        """Let the exchange know which products went and came."""
-        texts = self.venue.unsubscribe(self.channels, gone) if gone else []
-        self._texts.put_nowait(texts + (self.venue.subscribe(self.channels, new) if new else []))
+    def tell(self) -> None:
+        """Let the exchange know what has changed."""
+        self._wake.set()
 
-    def hello(self) -> list[str]:
-        """Return what a new connection says; changes that it had not been told are in that."""
-        while not self._texts.empty():
-            self._texts.get_nowait()
-        return [*self.venue.subscribe(self.channels, self.products), *self.venue.liveness()]
-
-    async def changes(self) -> list[str]:
-        """Wait for the next change and return what is to be said of it."""
-        return await self._texts.get()
+    async def next_text(self, pacer: Pacer) -> str:
+        """Wait until there is something to say, and a turn to say it."""
+        roll = self.ingest.roll
+        while True:
+            wait_s = roll.wait_s()
+            if wait_s == 0:
+                await pacer.take()
+                text = roll.next()
+                if text is not None:
+                    return text
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            self._wake.clear()
 
 
 async def keep_connected(link: Link, group: Group, pacer: Pacer, counters: Counters) -> None:
@@ -192,27 +195,32 @@ async def keep_connected(link: Link, group: Group, pacer: Pacer, counters: Count
 
 async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -> None:
     """One connection, from the handshake to its end, which is always an exception."""
-    await pacer.take(len(group.hello()))
+    await pacer.take()
     async with link.connect() as socket:
         counters.reconnects += group.ingest.interrupted
         group.ingest.connected()
-        for text in group.hello():  # once more: products may have changed while it connected
+        await pacer.take(soon=True)
+        text = group.ingest.roll.next()
+        if text is not None:
             await socket.send(text)
         wanted = asyncio.Event()
-        tasks = [
-            asyncio.create_task(_resync(link, socket, group, wanted, pacer, counters)),
-            asyncio.create_task(_tell_changes(socket, group, pacer)),
-        ]
         queue = Queue(counters, socket)
+        works = (
+            _receive(link, socket, group, wanted, queue),  # ends it, when all that had come is taken
+            _resync(link, socket, group, wanted, pacer, counters),
+            _tell(socket, group, pacer),
+        )
+        tasks = [asyncio.create_task(work) for work in works]
         try:
-            await _receive(link, socket, group, wanted, queue)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
             queue.gone()
-            await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
             for task in tasks:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
 
 
 class Queue:
@@ -249,6 +257,9 @@ async def _receive(link: Link, socket: ClientConnection, group: Group, wanted: a
                 _take(ingest, data)
                 if ingest.stale:
                     wanted.set()
+                if ingest.roll.changed:
+                    ingest.roll.changed = False
+                    group.tell()
                 now_s = loop.time()
                 if ingest.asked:
                     _give_up(link, ingest, now_s)
@@ -286,31 +297,39 @@ async def _resync(
     pacer: Pacer,
     counters: Counters,
 ) -> None:
-    """Ask for fresh snapshots of stale books."""
+    """Ask for fresh snapshots of stale books, until the connection is closed."""
     ingest, loop = group.ingest, asyncio.get_running_loop()
-    while True:
-        await wanted.wait()
-        wanted.clear()
-        await pacer.take(2)
-        products = sorted(ingest.stale)
-        ingest.stale.clear()
-        if products:
-            counters.resyncs += 1
-            for product in products:
-                ingest.asked.setdefault(product, loop.time())
-            for text in group.venue.resync(products):
-                await socket.send(text)
-            await asyncio.sleep(link.resync_pause_s)
-
-
-async def _tell_changes(socket: ClientConnection, group: Group, pacer: Pacer) -> None:
-    """Tell the exchange of products that came or went."""
     with contextlib.suppress(ConnectionClosed):
         while True:
-            texts = await group.changes()
-            await pacer.take(len(texts))
-            for text in texts:
-                await socket.send(text)
+            await wanted.wait()
+            wanted.clear()
+            await pacer.take()
+            products = sorted(ingest.stale)
+            ingest.stale.clear()
+            if products:
+                counters.resyncs += 1
+                for product in products:
+                    ingest.asked.setdefault(product, loop.time())
+                await _say_resync(socket, group, pacer, products)
+                await asyncio.sleep(link.resync_pause_s)
+
+
+async def _say_resync(socket: ClientConnection, group: Group, pacer: Pacer, products: list[str]) -> None:
+    """Say what brings fresh snapshots; the turn for the first text is taken. Products may go meanwhile."""
+    for number in range(len(group.venue.resync(products))):
+        if number:
+            await pacer.take()
+        left = [product for product in products if product in group.products]
+        if not left:
+            return
+        await socket.send(group.venue.resync(left)[number])
+
+
+async def _tell(socket: ClientConnection, group: Group, pacer: Pacer) -> None:
+    """Tell the exchange what is wanted: at first, when products come or go, and again of those that it refused."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await socket.send(await group.next_text(pacer))
 
 
 def _describe(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import signal
 import socket as sockets
 import struct
 from collections import deque
@@ -30,6 +31,7 @@ from typing import Self
 
 from deepwater.apps import needs_apps
 from deepwater.apps.faults import Fault, Faults
+from deepwater.apps.stopping import Stop, signals
 from deepwater.apps.streams import ClientGone, Replay, Stream, Synthetic
 from deepwater.apps.subscriptions import MESSAGES_PER_SECOND, SUBSCRIBE_WITHIN_S
 from deepwater.errors import DeepwaterError
@@ -255,15 +257,23 @@ def serve(
     DeepwaterError
         If the port is taken, or the tape can not be read.
     KeyboardInterrupt
-        On SIGINT, after a clean close.
+        On SIGINT, after a clean close. SIGTERM ends it as the end of `duration` does.
     """
 
     async def main() -> None:
-        async with Exchange(stream(), faults=faults, host=host, port=port) as exchange:
-            if on_ready is not None:
-                on_ready(exchange.uri)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(duration):
-                    await exchange.wait()
+        stop = Stop()
+        with signals(stop, numbers=(signal.SIGTERM,)):
+            async with Exchange(stream(), faults=faults, host=host, port=port) as exchange:
+                if on_ready is not None:
+                    on_ready(exchange.uri)
+                ends = [asyncio.ensure_future(each) for each in (stop.wait(), exchange.wait())]
+                try:
+                    done, _ = await asyncio.wait(ends, timeout=duration, return_when=asyncio.FIRST_COMPLETED)
+                    for end in done:
+                        end.result()
+                finally:
+                    for end in ends:
+                        end.cancel()
+                    await asyncio.gather(*ends, return_exceptions=True)
 
     asyncio.run(main())

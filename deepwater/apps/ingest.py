@@ -33,8 +33,9 @@ from deepwater.apps.coinbase_venue import COINBASE
 from deepwater.apps.counters import Counters
 from deepwater.apps.outlet import Outlet, now_us
 from deepwater.apps.product_feeds import BookFeed, TradesFeed
+from deepwater.apps.roll import Roll
 from deepwater.apps.sink import Records, Sink
-from deepwater.apps.trade_ids import MISSING_MAX, TradeIds
+from deepwater.apps.trade_ids import MISSING_MAX, TradeIds, believed
 from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Missed, Venue
 
 __all__ = ["Ingest", "KeepBad", "ProtocolBreach"]
@@ -84,6 +85,8 @@ class Ingest:
         Products whose book is wrong until a fresh snapshot comes. Whoever asks for one removes them.
     asked : dict of str to float
         When fresh snapshots were asked for that have not come, by the clock of who asked.
+    roll : Roll
+        What is subscribed, and what is to be said to the exchange of that.
     """
 
     def __init__(
@@ -106,9 +109,11 @@ class Ingest:
         self._last_recv_us = 0
         self._outage: _Outage | None = None
         self.stale: set[str] = set()
+        self._unsure: set[str] = set()  # products of which something may have been lost before they were answered
         self.asked: dict[str, float] = {}
         self._feeds: dict[FeedKey, BookFeed | TradesFeed] = {}
         self._behind: dict[FeedKey, str] = {}  # feeds that held records when they were opened: why they lack some
+        self.roll = Roll(venue, self._channels, self._error, self._refused, self._granted)
         for product in products:
             self.add(product, "recorder restarted")
 
@@ -133,6 +138,7 @@ class Ingest:
                 self._behind.pop(plan.key, None)
                 self._sink.release(plan.spec.feed_name)
             raise
+        self.roll.add(product)
 
     def remove(self, product: str) -> None:
         """Mark what is still unmarked in the feeds of a product, and close them."""
@@ -144,7 +150,9 @@ class Ingest:
             feed.outlet.settle()
             self._sink.release(feed.outlet.name)
         self.stale.discard(product)
+        self._unsure.discard(product)
         self.asked.pop(product, None)
+        self.roll.remove(product)
 
     def _open(self, plan: FeedPlan, reason: str) -> BookFeed | TradesFeed:
         writer = self._sink.open(plan.spec)
@@ -155,7 +163,8 @@ class Ingest:
         outlet = Outlet(plan.spec.feed_name, writer, self._counters, last_us, self._now)
         if plan.key.kind == "book":
             return BookFeed(plan.key.product, outlet, self._counters, self.stale)
-        ids = TradeIds.resume(tail["trade_id"].tolist(), tail["ev_us"].tolist())
+        times_us = believed(tail["ev_us"].tolist(), tail["recv_us"].tolist())
+        ids = TradeIds.resume(tail["trade_id"].tolist(), times_us)
         return TradesFeed(outlet, self._counters, ids)
 
     # -- the connection ------------------------------------------------------------------------------
@@ -163,7 +172,9 @@ class Ingest:
     def connected(self) -> None:
         """Begin a connection: its subscriptions send fresh snapshots."""
         self._stream = self._venue.connection()
+        self.roll.begin()
         self.stale.clear()
+        self._unsure.clear()
         self.asked.clear()
         self._counters.connections += 1
 
@@ -214,8 +225,10 @@ class Ingest:
         message = self._stream.take(data, recv_us)
         counters.heartbeats += message.heartbeat
         counters.ignored += message.ignored
+        if self.roll.open:
+            self._answered([*message.granted, *(batch.key for batch in message.batches)])
         if message.error:
-            self._error(message.error)
+            self.roll.error(message.error, message.refused)
         if message.bad:
             self._bad(message.bad, data, recv_us)
         if message.delivers:
@@ -254,11 +267,25 @@ class Ingest:
                 last.append(batch)
         return [run[0] if len(run) == 1 else Batch(run[0].key, _joined([part.records for part in run])) for run in runs]
 
+    def _answered(self, keys: list[FeedKey]) -> None:
+        """Take note of what comes. If something was lost meanwhile, that may have been the book's snapshot."""
+        self.roll.granted(keys)
+        late = {key.product for key in keys if key.kind == "book"} & self._unsure
+        self.stale |= late
+        self._unsure -= late
+
     def _error(self, text: str) -> None:
-        short = text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
         self._counters.errors += 1
-        self._counters.last_error = f"exchange: {short}"
-        _log.warning("the exchange says: %s", short)
+        self._counters.last_error = f"exchange: {_short(text)}"
+        _log.warning("the exchange says: %s", _short(text))
+
+    def _refused(self, product: str, text: str) -> None:
+        self._counters.errors += 1
+        self._counters.last_error = f"product {product} is refused by the exchange: {_short(text)}"
+        _log.warning("%s; it is asked for again now and then", self._counters.last_error)
+
+    def _granted(self, product: str) -> None:
+        _log.warning("product %s is not refused any more", product)
 
     def _bad(self, reason: str, data: bytes, recv_us: int) -> None:
         """Count a message that could not be used, and keep it aside."""
@@ -290,7 +317,7 @@ class Ingest:
             feed = self._feeds.get(key)
             if feed is not None:
                 if key.kind == "book":
-                    self.stale.add(key.product)
+                    (self.stale if self.roll.has(key) else self._unsure).add(key.product)
                 feed.outlet.gap(lost=None, from_us=from_us or to_us, to_us=to_us, reason=missed.reason)
 
     def _end_outage(self, to_us: int) -> None:
@@ -307,6 +334,10 @@ class Ingest:
             outlet.gap(lost=None, from_us=outlet.last_us, to_us=to_us, reason=behind)
         elif outage is not None:
             outlet.gap(lost=None, from_us=outage.from_us, to_us=to_us, reason=outage.reason)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}..."
 
 
 def _joined(parts: list[Records]) -> Records:

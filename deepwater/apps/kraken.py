@@ -45,6 +45,7 @@ __all__ = [
     "TradeData",
     "TradeMessage",
     "book_records",
+    "concerned",
     "decode",
     "level_of",
     "moment",
@@ -108,10 +109,12 @@ class Heartbeat(Struct, tag_field="channel", tag="heartbeat"):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To a request: `error` is empty if it was granted."""
+    """To a request: `error` is empty if it was granted. `channel` and `symbol` as far as it names them."""
 
     method: str
     error: str = ""
+    channel: str = ""
+    symbol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,17 @@ class _Envelope(Struct):
     method: str | None = None
     success: bool | None = None
     error: str | None = None
+    symbol: Any = None
+    result: Any = None
+
+
+class _Named(Struct):
+    symbol: str
+
+
+class _Heading(Struct):
+    channel: str
+    data: list[_Named]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +167,7 @@ _messages: msgspec.json.Decoder[BookMessage | TradeMessage | Heartbeat] = msgspe
     BookMessage | TradeMessage | Heartbeat
 )
 _envelopes = msgspec.json.Decoder(_Envelope)
+_headings = msgspec.json.Decoder(_Heading)
 _KNOWN = frozenset({"book", "trade", "heartbeat"})
 
 
@@ -169,7 +184,7 @@ def decode(data: bytes) -> BookMessage | TradeMessage | Heartbeat | Answer | Oth
     >>> decode(b'{"channel":"heartbeat"}'), decode(b'{"channel":"status","type":"update","data":[]}')
     (Heartbeat(), Other(channel='status'))
     >>> decode(b'{"error":"Currency pair not supported X/Y","method":"subscribe","success":false}')
-    Answer(method='subscribe', error='Currency pair not supported X/Y')
+    Answer(method='subscribe', error='Currency pair not supported X/Y', channel='', symbol='')
     """
     try:
         return _messages.decode(data)
@@ -188,8 +203,34 @@ def _decode_other(data: bytes, error: Exception) -> Answer | Other:
         return Other(envelope.channel)
     if envelope.method is not None or envelope.error is not None:
         refused = envelope.success is False or envelope.error is not None
-        return Answer(envelope.method or "", (envelope.error or "no reason was given") if refused else "")
+        result = envelope.result if isinstance(envelope.result, dict) else {}
+        named = (result.get("channel"), envelope.symbol or result.get("symbol"))
+        return Answer(
+            envelope.method or "", (envelope.error or "no reason was given") if refused else "",
+            *(name if isinstance(name, str) else "" for name in named),
+        )  # fmt: skip
     raise KrakenError(f"message is malformed: neither a channel nor an answer: {data[:80]!r}") from error
+
+
+def concerned(data: bytes) -> tuple[str, list[str]]:
+    """Return what a malformed message was for, as far as it can be read: its channel, and the pairs; "" and [] if not.
+
+    Examples
+    --------
+    >>> concerned(b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","price":"?"}]}')
+    ('trade', ['BTC/USD'])
+    >>> concerned(b'{"channel":"book","data":7}'), concerned(b'{"channel":"book","da')
+    (('book', []), ('', []))
+    """
+    try:
+        found = _headings.decode(data)
+        return found.channel, [one.symbol for one in found.data]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _envelopes.decode(data).channel or "", []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "", []
 
 
 def product_of(symbol: str) -> str:

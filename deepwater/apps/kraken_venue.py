@@ -3,7 +3,8 @@
 The state of a connection is a book a pair. Its rules
     - a snapshot whose checksum is wrong is a bad message: it is kept aside, not stored, and a gap in the pair's book;
     - an update whose checksum is wrong is stored behind a gap mark: something before it, or it, is not what Kraken has;
-    - an update without a snapshot before it is a gap too;
+    - an update without a snapshot before it is a gap too, and so is a malformed message of the books that it names, or
+      of all if that can not be read;
     - after each of these a fresh snapshot is asked for, as Kraken's manual says: unsubscribe and subscribe. Until it
       comes updates are stored as they are sent and not checked: the book behind the mark is not to be trusted anyway;
     - trades need no such rule: their ids count up by one, and `trade_ids` finds what is missing.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from deepwater.apps import kraken, needs_apps, specs
 from deepwater.apps.kraken import BookData, Level
 from deepwater.apps.kraken_book import CHECKED_LEVELS, KrakenBook
-from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Message, Missed
+from deepwater.apps.venue import Batch, FeedKey, FeedPlan, Kind, Message, Missed
 from deepwater.errors import DeepwaterError
 
 if TYPE_CHECKING:
@@ -142,9 +143,9 @@ class _Stream:
             elif isinstance(found, kraken.TradeMessage):
                 _trades(message, found, recv_us)
         except kraken.KrakenError as error:
-            return self._bad(str(error))
+            return self._bad(str(error), data)
         if isinstance(found, kraken.Answer):
-            message.error = found.error
+            _answer(message, found)
         elif isinstance(found, kraken.Other):
             message.ignored = 1
         else:
@@ -152,11 +153,24 @@ class _Stream:
             message.heartbeat = isinstance(found, kraken.Heartbeat)
         return message
 
-    def _bad(self, reason: str) -> Message:
-        """A message that can not be read might have been for any pair."""
-        for pair in self._pairs.values():
-            pair.book, pair.said = None, True
-        return Message(bad=reason, delivers=True, missed=[Missed(reason)])
+    def _bad(self, reason: str, data: bytes) -> Message:
+        """A message that can not be used is missing in the feeds it was for; who can not be read might be of any."""
+        message = Message(bad=reason, delivers=True)
+        channel, symbols = kraken.concerned(data)
+        kind = _KINDS.get(channel)
+        if kind is None and channel:
+            return message  # a heartbeat
+        products = [kraken.product_of(symbol) for symbol in symbols]
+        if kind == "trades":  # without a name: the ids of the trades will tell
+            feeds: tuple[FeedKey, ...] | None = tuple(FeedKey(kind, product) for product in dict.fromkeys(products))
+        else:
+            torn = dict.fromkeys(products or self._pairs)
+            for product in torn:
+                pair = self._pairs.setdefault(product, _Pair())
+                pair.book, pair.said = None, True
+            feeds = tuple(FeedKey(kind, product) for product in torn) if kind else None
+        message.missed.append(Missed(reason, feeds=feeds))
+        return message
 
     def _books(self, message: Message, found: kraken.BookMessage, recv_us: int) -> None:
         read = [_read(data) for data in found.data]  # all of it before anything is done
@@ -172,6 +186,8 @@ class _Stream:
                 continue  # nothing of it is stored
             kind = b"S" if found.type == "snapshot" else b"U"
             levels = [(kind, b"B", level) for level in bids] + [(kind, b"A", level) for level in asks] + cut
+            if found.type == "snapshot" and not levels:  # a record that removes what is not there: an empty book
+                levels = [(kind, b"B", Level(0.0, 0.0, 0, 0, b""))]
             records = kraken.book_records(levels, data.checksum, packet_us, recv_us, pair.number)
             message.batches.append(Batch(key, records, found.type == "snapshot"))
             pair.number += 1
@@ -196,6 +212,20 @@ class _Stream:
         message.missed.append(Missed(reason, feeds=(key,), from_us=pair.whole_us or None))
         pair.book, pair.said = None, True
         return []
+
+
+_KINDS: dict[str, Kind] = {"book": "book", "trade": "trades"}
+
+
+def _answer(message: Message, found: kraken.Answer) -> None:
+    """There is one for each pair of a request."""
+    message.error = found.error
+    if found.method == "subscribe" and found.symbol:
+        product = kraken.product_of(found.symbol)
+        if found.error:
+            message.refused = product
+        elif found.channel in _KINDS:
+            message.granted.append(FeedKey(_KINDS[found.channel], product))
 
 
 def _read(data: BookData) -> tuple[BookData, list[Level], list[Level], int]:

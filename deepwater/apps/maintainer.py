@@ -268,10 +268,12 @@ def maintain(maintainers: Sequence[Maintainer], stop: threading.Event, duration:
             stop.set()
 
     threads = [threading.Thread(target=run, args=(each,), name=f"book-{each.product}") for each in maintainers]
-    for thread in threads:
-        thread.start()
     until = None if duration is None else time.monotonic() + duration
+    begun: list[threading.Thread] = []
     try:
+        for thread in threads:
+            thread.start()
+            begun.append(thread)
         while not stop.wait(every_s if until is None else min(every_s, max(0.0, until - time.monotonic()))):
             if on_status is not None:
                 on_status([each.state for each in maintainers])
@@ -279,7 +281,7 @@ def maintain(maintainers: Sequence[Maintainer], stop: threading.Event, duration:
                 break
     finally:
         stop.set()
-        for thread in threads:
+        for thread in begun:
             thread.join()
     if failures:
         raise failures[0]

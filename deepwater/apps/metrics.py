@@ -6,7 +6,7 @@ A recording writes ``schemas/dw-metrics.json`` about once a second as ONE write:
 Invariants
     - all counts, sums and buckets rise from 0 at `started_us` on; the rest (`connected`, `queued`) is as it is now.
       What happened in a window is the difference of two rows of one subject and one `started_us`, whatever was missed
-      in between; a row that a reader never saw takes nothing from it;
+      in between; a row that a reader never saw takes nothing from it. What is beyond 2**64 - 1 stays there;
     - a latency is kept in 32 buckets of powers of two, so any quantile of any window is known to a factor of two, and
       histograms of several feeds or recordings may be added.
 
@@ -40,6 +40,7 @@ _TOTALS = (
     "duplicates", "lost_frames", "lost_trades", "connections", "reconnects", "resyncs", "heartbeats", "ignored",
     "errors", "bad_frames", "pruned", "retain_errors", "metrics_errors",
 )  # fmt: skip
+_MOST = 2**64 - 1
 _NOW = frozenset({"ts_us", "started_us", "pid", "connected", "queued", "subject", "last_frame_us", "last_error"})
 
 
@@ -61,8 +62,8 @@ def rows(counters: Counters, started_us: int, ts_us: int) -> Rows:
     out["ts_us"], out["started_us"], out["pid"] = ts_us, started_us, os.getpid()
     total = out[0]
     for name in _TOTALS:
-        total[name] = getattr(counters, name)
-    total["records"] = sum(counters.feeds.values())
+        total[name] = _clamped(getattr(counters, name))
+    total["records"] = _clamped(sum(counters.feeds.values()))
     total["last_error"] = counters.last_error.encode("latin-1", "replace")
     _put(total, counters.lag, counters.handling)
     for row, (name, counts) in zip(out[1:], counters.by_feed.items(), strict=True):
@@ -71,15 +72,20 @@ def rows(counters: Counters, started_us: int, ts_us: int) -> Rows:
 
 
 def _put_feed(row: Any, name: str, records: int, counts: FeedCounts) -> None:
-    row["subject"], row["records"] = name.encode(), records
-    row["gaps"], row["unstored"] = counts.gaps, counts.unstored
+    row["subject"], row["records"] = name.encode(), _clamped(records)
+    row["gaps"], row["unstored"] = _clamped(counts.gaps), _clamped(counts.unstored)
     _put(row, counts.lag, counts.handling)
 
 
 def _put(row: Any, lag: Latency, delay: Latency) -> None:
     for name, latency in (("lag", lag), ("delay", delay)):
-        row[name] = buckets(latency)
-        row[f"{name}_sum_us"] = latency.total_us
+        row[name] = np.array([_clamped(count) for count in buckets(latency)], np.uint64)  # a list would be int64
+        row[f"{name}_sum_us"] = _clamped(latency.total_us)
+
+
+def _clamped(number: int) -> int:
+    """What a field holds: ids that jump by 2**63 are so many lost trades, and sums have no bound in Python."""
+    return min(number, _MOST)
 
 
 def buckets(latency: Latency) -> list[int]:

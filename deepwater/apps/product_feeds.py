@@ -7,7 +7,7 @@ import numpy as np
 from deepwater.apps.counters import Counters
 from deepwater.apps.outlet import Outlet
 from deepwater.apps.sink import Records
-from deepwater.apps.trade_ids import TradeIds
+from deepwater.apps.trade_ids import TradeIds, believed
 
 __all__ = ["BookFeed", "TradesFeed"]
 
@@ -35,13 +35,12 @@ class BookFeed:
     def write(self, records: Records, snapshot: bool, recv_us: int) -> None:
         """Append the levels of one frame; a snapshot is one indexed write.
 
-        A snapshot without levels can not be indexed. It is marked as a gap: the snapshot before it
-        is not the book any more.
+        A snapshot without levels is a valid book that is empty, and a mark is of a record: if the venue has
+        not made one of it, it is a bid at 0 of quantity 0, which removes what is not there.
         """
         if snapshot and not len(records):
-            from_us = self.outlet.last_us or recv_us
-            self.outlet.gap(lost=None, from_us=from_us, to_us=recv_us, reason="snapshot without levels")
-            return
+            records = np.zeros(1, records.dtype)
+            records["type"], records["side"], records["recv_us"] = b"S", b"B", recv_us
         was_full = self.outlet.full
         if not self.outlet.write(records, snapshot):
             return
@@ -77,7 +76,8 @@ class TradesFeed:
         trade behind them, with the time from the feed's last record to `recv_us`. A trade that was
         missing may come yet; then it is stored behind its mark.
         """
-        new, holes = self._ids.admit(records["trade_id"].tolist(), records["ev_us"].tolist())
+        times_us = believed(records["ev_us"].tolist(), records["recv_us"].tolist())
+        new, holes = self._ids.admit(records["trade_id"].tolist(), times_us)
         self._counters.duplicates += new.count(False)
         start = 0
         for index, hole in holes:

@@ -13,10 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from deepwater.apps.bad_frames import BadFrames
@@ -30,6 +28,7 @@ from deepwater.apps.metrics_http import serving
 from deepwater.apps.platform_sink import PlatformSink
 from deepwater.apps.roster import Roster
 from deepwater.apps.sink import Sink
+from deepwater.apps.stopping import Stop, signals
 from deepwater.apps.subscriptions import Pacer
 from deepwater.apps.venue import Venue
 from deepwater.errors import DeepwaterError
@@ -44,23 +43,7 @@ _log = logging.getLogger("deepwater.recorder")
 
 OnStatus = Callable[[Counters], None]
 OnHangup = Callable[[], Sequence[str]]
-
-
-class Stop:
-    """Asks a recording to end, and says why. For one event loop."""
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self._event = asyncio.Event()
-
-    def __call__(self, reason: str = "stop") -> None:
-        """End the recording; the first reason stays."""
-        self.reason = self.reason or reason
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Wait until the end is asked for."""
-        await self._event.wait()
+OnBegin = Callable[[], None]
 
 
 def run_recorder(
@@ -75,6 +58,7 @@ def run_recorder(
     reload: Callable[[], Sequence[str]] | None = None,
     metrics_port: int | None = None,
     on_metrics: Callable[[int], None] | None = None,
+    on_begin: OnBegin | None = None,
 ) -> Counters:
     """Record until `duration` is over or SIGINT or SIGTERM comes; blocks.
 
@@ -104,6 +88,8 @@ def run_recorder(
         ``DW-METRICS-<n>`` in any case.
     on_metrics : callable, optional
         Called with the port once it listens.
+    on_begin : callable, optional
+        Called once the URI, the products and the channels are checked and the feeds are open.
 
     Returns
     -------
@@ -126,7 +112,7 @@ def run_recorder(
         stop, counters = Stop(), Counters()
         changes: asyncio.Queue[OnHangup] = asyncio.Queue()
         hangup = None if reload is None else (lambda: changes.put_nowait(reload))
-        with PlatformSink(base_path) as sink, MetricsFeed(base_path) as metrics, _signals(stop, hangup):
+        with signals(stop, hangup), PlatformSink(base_path) as sink, MetricsFeed(base_path) as metrics:
             async with _served(metrics_port, counters, on_metrics):
                 return await record(
                     Link(uri),
@@ -141,9 +127,14 @@ def run_recorder(
                     changes=changes,
                     keep_bad=BadFrames(base_path, venue.name),
                     disk=DiskWatch(base_path),
+                    on_begin=on_begin,
                 )
 
-    return asyncio.run(main())
+    recording = main()
+    try:
+        return asyncio.run(recording)
+    finally:
+        recording.close()  # a signal may have come before it began
 
 
 async def record(
@@ -161,6 +152,7 @@ async def record(
     keep_bad: KeepBad | None = None,
     disk: DiskWatch | None = None,
     pacer: Pacer | None = None,
+    on_begin: OnBegin | None = None,
 ) -> Counters:
     """Record into `sink` until `duration` is over, `stop` is called or the task is cancelled.
 
@@ -173,6 +165,8 @@ async def record(
     stop = stop or Stop()
     counters = counters if counters is not None else Counters()
     roster = Roster(venue, link, products, sink, counters, channels, keep_bad, pacer)
+    if on_begin is not None:
+        on_begin()
     tasks = [asyncio.create_task(work) for work in (roster.run(), _watch(sink), _retain(sink, counters))]
     if changes is not None:
         tasks.append(asyncio.create_task(_change(roster, changes, counters)))
@@ -288,32 +282,3 @@ def _checked_channels(venue: Venue, channels: Sequence[str] | None) -> list[str]
             channels=wanted,
         )
     return wanted
-
-
-@contextlib.contextmanager
-def _signals(stop: Stop, hangup: Callable[[], None] | None = None) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the recording cleanly; the second one has its usual effect. SIGHUP calls `hangup`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def give_back() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-    def end(number: signal.Signals) -> None:
-        stop(number.name)
-        give_back()
-
-    for number in numbers:
-        loop.add_signal_handler(number, end, number)
-    if hangup is not None:
-        loop.add_signal_handler(signal.SIGHUP, hangup)
-    try:
-        yield
-    finally:
-        give_back()
-        if hangup is not None:
-            loop.remove_signal_handler(signal.SIGHUP)

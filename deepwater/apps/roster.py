@@ -81,7 +81,7 @@ class Roster:
         return [product for group in self.groups for product in group.products]
 
     def set(self, products: Sequence[str]) -> None:
-        """Record these from now on: subscribe what is new, unsubscribe what is gone.
+        """Record these from now on: subscribe what is new, unsubscribe what is gone, and ask anew for what was refused.
 
         A product whose feeds can not be opened is said (`Counters.last_error`, the log) and left out.
 
@@ -91,7 +91,6 @@ class Roster:
             If a product is wrong, twice there, or there is none; nothing has changed then.
         """
         check_products(products, self._venue.check_product)
-        before = [(group, list(group.products)) for group in self.groups]
         known = set(self.products)
         for group in self.groups:
             for product in [product for product in group.products if product not in products]:
@@ -104,11 +103,9 @@ class Roster:
             except DeepwaterError as error:
                 self._counters.last_error = f"product {product} is not recorded: {error}"
                 _log.warning("%s", self._counters.last_error)
-        for group, had in before:
-            gone = [product for product in had if product not in group.products]
-            new = [product for product in group.products if product not in had]
-            if group.products and (gone or new):
-                group.tell(gone, new)
+        for group in self.groups:
+            group.ingest.roll.remind()
+            group.tell()
         self.groups = [group for group in self.groups if group.products]
         self._changed.set()
 
@@ -151,7 +148,7 @@ class Roster:
         ingest = Ingest(
             self._sink, products, self._counters, self._channels, venue=self._venue, keep_bad=self._keep_bad
         )
-        return Group(self._venue, ingest, products, self._channels)
+        return Group(self._venue, ingest, products)
 
     def _add(self, product: str) -> None:
         group = min(self.groups, key=lambda group: len(group.products), default=None)

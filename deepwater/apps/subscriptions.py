@@ -124,10 +124,11 @@ def spread(
 
 
 class Pacer:
-    """Lets at most `count` turns pass in any `period_s` seconds. For one event loop.
+    """Lets at most `count` turns pass in any `period_s` seconds, in order of asking. For one event loop.
 
-    A connection takes the turns of all its messages BEFORE it connects: the endpoint hangs up on
-    who is silent for 5 seconds, so nothing may have to wait between connecting and subscribing.
+    A connection takes a turn before it connects, and one for each text just before it sends it. The endpoint hangs up
+    on who is silent for 5 seconds after connecting, so the first text is said `soon`: of all who can wait only one is
+    in the line before it.
 
     Parameters
     ----------
@@ -137,17 +138,23 @@ class Pacer:
         Length of the period in seconds.
     """
 
-    __slots__ = ("_lock", "_period_s", "_turns")
+    __slots__ = ("_line", "_patient", "_period_s", "_turns")
 
     def __init__(self, count: int = MESSAGES_PER_SECOND, period_s: float = 1.0) -> None:
         self._turns: deque[float] = deque([float("-inf")] * count, maxlen=count)
         self._period_s = period_s
-        self._lock = asyncio.Lock()
+        self._line, self._patient = asyncio.Lock(), asyncio.Lock()
 
-    async def take(self, turns: int = 1) -> None:
-        """Wait until `turns` turns are free, and take them (one by one, in order of asking)."""
+    async def take(self, *, soon: bool = False) -> None:
+        """Wait until a turn is free, and take it; `soon` goes before those who are not."""
+        if soon:
+            await self._turn()
+        else:
+            async with self._patient:
+                await self._turn()
+
+    async def _turn(self) -> None:
         loop = asyncio.get_running_loop()
-        async with self._lock:
-            for _ in range(turns):
-                await asyncio.sleep(max(self._turns[0] + self._period_s - loop.time(), 0))
-                self._turns.append(loop.time())
+        async with self._line:
+            await asyncio.sleep(max(self._turns[0] + self._period_s - loop.time(), 0))
+            self._turns.append(loop.time())

@@ -20,10 +20,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["MISSING_MAX", "Anew", "Hole", "TradeIds"]
+__all__ = ["MISSING_MAX", "Anew", "Hole", "TradeIds", "believed"]
 
 MISSING_MAX = 65_536
 _LATER_US = 1_000_000  # trades of one numbering are not out of order by this much
+_AHEAD_US = 86_400_000_000  # no clock is so far ahead of another
+
+
+def believed(times_us: Sequence[int], recv_us: Sequence[int]) -> list[int]:
+    """Return the times of trades for `TradeIds.admit`: 0 for one that is more than a day after its receipt.
+
+    One of the year 9999 would be later than all that come, so that numbers that begin anew were never seen to.
+
+    Examples
+    --------
+    >>> believed([1_000, 2_000 + 86_400_000_000], [2_000, 1_999])
+    [1000, 0]
+    """
+    return [time if time <= recv + _AHEAD_US else 0 for time, recv in zip(times_us, recv_us, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ class TradeIds:
         ----------
         ids : sequence of int
         times_us : sequence of int
-            When each happened, by the exchange; without them no numbering begins anew.
+            When each happened, by the exchange (0: not known); without them no numbering begins anew.
 
         Returns
         -------

@@ -32,11 +32,14 @@ absolute, 0 removes. What an exchange leaves to its clients (Kraken: levels beyo
 said in records, or every reader would need to know the venue.
 
 Errors. What `take` may say of a message:
-    error       the exchange refuses something; counted and shown, not fatal: other products go on.
+    error       the exchange refuses something; counted and shown, not fatal: other products go on. `refused` is the
+                product that it is about, if the message says so; `granted` are feeds that were subscribed. What was
+                asked for is asked for again, apart from the others, if it must be: see `roll`.
     bad         the message can not be used. It is counted and kept aside, nothing of it is stored, and if it is known
                 to have had a place in the stream, `missed` says so. Never fatal: new message types may come any day.
     breach      the stream is not the one that was subscribed to (its numbers step back): fatal for the connection.
-`take` raises nothing. What it raises all the same is a bug of the venue and ends the recording.
+`take` raises nothing. What it raises all the same is a bug of the venue and ends the recording, as what it returns
+that is no `Message`, or of another dtype than its feed: of a plug-in it is one line that names it (`venue_guard`).
 
 Rejected: a base class to inherit from (its internals would become the protocol), and venues that write feeds
 themselves (each would have to get marks, full disks and restarts right anew).
@@ -123,6 +126,10 @@ class Message:
         Parts that are of no interest.
     error, bad, breach : str
         One line each; empty if there is nothing of the kind.
+    refused : str
+        The product that a refused subscription is of; empty if there is none, or the message does not say.
+    granted : list of FeedKey
+        Feeds that the exchange says are subscribed. Whatever has records is, without a word.
     """
 
     batches: list[Batch] = field(default_factory=list)
@@ -133,6 +140,8 @@ class Message:
     error: str = ""
     bad: str = ""
     breach: str = ""
+    refused: str = ""
+    granted: list[FeedKey] = field(default_factory=list)
 
 
 class Stream(Protocol):

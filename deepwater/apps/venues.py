@@ -69,6 +69,7 @@ def find_venue(name: str) -> Venue:
 def _load(entry: EntryPoint) -> Venue:
     """Load what a distribution adds, and see that it is what it claims to be."""
     from deepwater.apps.venue import Venue
+    from deepwater.apps.venue_guard import GuardedVenue
 
     owner = _owner(entry)
     about = {"venue": entry.name, "distribution": owner}
@@ -79,14 +80,14 @@ def _load(entry: EntryPoint) -> Venue:
         raise VenueError(f"venue {entry.name!r} of {owner} can not be loaded: {text}; mend or uninstall it",
                          **about) from error  # fmt: skip
     if not isinstance(found, Venue):
-        lacks = [part for part in sorted(_parts(Venue)) if not hasattr(found, part)]
+        lacks = [part for part in sorted(_parts(Venue)) if getattr(found, part, None) is None]
         raise VenueError(f"venue {entry.name!r} of {owner} is no venue: it lacks {', '.join(lacks)}", **about)
     if found.name != entry.name or not _NAME.fullmatch(entry.name):
         raise VenueError(
             f"venue {entry.name!r} of {owner} calls itself {found.name!r}: expected the name of its entry point, "
             "small letters, digits and minus", **about,
         )  # fmt: skip
-    return found
+    return GuardedVenue(found, owner)
 
 
 def _parts(protocol: type) -> set[str]:

@@ -37,7 +37,10 @@ _LEVELS = 10
 
 
 def book(args: argparse.Namespace) -> int:
-    """Keep books until the end is asked for; with --at show them."""
+    """Keep books until the end is asked for; with --at show them.
+
+    SIGTERM ends it with 0. One that comes before it has begun kills it (a shell shows 143): nothing is half-made then.
+    """
     products = list(args.product or ["BTC-USD"])
     if len(set(products)) < len(products):
         raise UsageError("a product is named twice: name each once", _PROG)
@@ -56,7 +59,7 @@ def book(args: argparse.Namespace) -> int:
 
 def _keep(args: argparse.Namespace, products: Sequence[str]) -> int:
     began, shown = time.monotonic(), _Shown(args.json)
-    with Platform(args.base_path) as dw, _signals() as end:
+    with _signals() as end, Platform(args.base_path) as dw:
         keepers = [
             Maintainer(dw, product, args.depth or DEPTH, args.interval or INTERVAL_S, args.persist)
             for product in products

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deepwater.cli import output, systemd
 from deepwater.cli.failures import INTERRUPTED, OK, UsageError
+from deepwater.cli.signals import terminable
 from deepwater.cli.status import StatusLine
 from deepwater.cli.text import amount, count, seconds
 from deepwater.errors import DeepwaterError
@@ -42,6 +44,9 @@ def apps_needed(command: str) -> Iterator[None]:
 def record(args: argparse.Namespace) -> int:
     """Record until the duration is over or a signal comes; or print a unit that does.
 
+    SIGTERM ends it with 0. One that comes before it has begun ends it with 143, or kills it while modules are loaded
+    (a shell shows 143 too): nothing is half-made then, and nothing was received.
+
     Raises
     ------
     DeepwaterError
@@ -70,21 +75,25 @@ def record(args: argparse.Namespace) -> int:
     uri = args.uri or venue.uri
     line = StatusLine(every_s=30.0)
     began = time.monotonic()
-    if not args.json:
-        output.say(f"recording {', '.join(wanted)} from {uri} into {base_path}; Ctrl-C ends it")
+
+    ports: list[int] = []
+
+    def on_begin() -> None:
+        if not args.json:
+            output.say(f"recording {', '.join(wanted)} from {uri} into {base_path}; Ctrl-C ends it")
+        for port in ports:
+            text = f"metrics at http://127.0.0.1:{port}/metrics"
+            output.say(json.dumps({"metrics_port": port}) if args.json else text)
 
     def on_status(counters: Counters) -> None:
         if not args.json and not counters.stopped:
             line.show(_status(counters, time.monotonic() - began))
 
-    def on_metrics(port: int) -> None:
-        output.say(json.dumps({"metrics_port": port}) if args.json else f"metrics at http://127.0.0.1:{port}/metrics")
-
-    with line.with_log():
+    with terminable(signal.SIGTERM), line.with_log():
         counters = run_recorder(
             uri, wanted, base_path, args.duration, args.channel, on_status,
             venue=venue, reload=products if args.products_file else None,
-            metrics_port=args.metrics_port, on_metrics=on_metrics,
+            metrics_port=args.metrics_port, on_metrics=ports.append, on_begin=on_begin,
         )  # fmt: skip
     _nothing_recorded(counters, uri, args.duration)
     if args.json:
@@ -137,7 +146,7 @@ def _status(counters: Counters, elapsed_s: float) -> str:
 
 
 def exchange(args: argparse.Namespace) -> int:
-    """Serve until the duration is over or Ctrl-C; print the URI once it listens."""
+    """Serve until the duration is over, SIGTERM (0) or Ctrl-C (130); print the URI once it listens."""
     with apps_needed("exchange"):
         from deepwater.apps.exchange import Replay, Synthetic, serve
         from deepwater.apps.venues import find_venue

@@ -18,8 +18,8 @@ __all__ = ["End", "terminable"]
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP be a SystemExit with 128 and their number, so that what is inside is cleaned up.
+def terminable(*of: signal.Signals) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (or those named) be a SystemExit with 128 and their number: what is inside is cleaned up.
 
     Who ignores one of them (`nohup`) goes on ignoring it. Elsewhere than in the main thread it does nothing.
     """
@@ -27,7 +27,7 @@ def terminable() -> Iterator[None]:
     def leave(number: int) -> None:
         raise SystemExit(128 + number)
 
-    with _handled(leave):
+    with _handled(leave, *of):
         yield
 
 
@@ -68,8 +68,8 @@ class End:
 
 
 @contextlib.contextmanager
-def _handled(take: Callable[[int], None]) -> Iterator[None]:
-    """Let SIGTERM and SIGHUP call this, unless they are ignored, or handled by somebody else."""
+def _handled(take: Callable[[int], None], *of: signal.Signals) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (or those named) call this, unless they are ignored, or handled by somebody else."""
 
     def call(number: int, frame: FrameType | None) -> None:
         take(number)
@@ -77,7 +77,7 @@ def _handled(take: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_DFL]
+    numbers = [each for each in of or (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_DFL]
     before = {number: signal.signal(number, call) for number in numbers}
     try:
         yield

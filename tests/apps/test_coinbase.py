@@ -83,7 +83,7 @@ def test_few_levels_are_the_same_records_as_many(count: int, kind: str, monkeypa
     few = coinbase.l2_records(found, found.events[0], 99)
     monkeypatch.setattr(coinbase, "_FEW", 0)
     many = coinbase.l2_records(found, found.events[0], 99)
-    assert few.dtype == many.dtype and few.tobytes() == many.tobytes() and len(few) == count
+    assert few.dtype == many.dtype and few.tobytes() == many.tobytes() and len(few) == (count or kind == "snapshot")
     few["proc_us"] = 5
 
 
@@ -99,7 +99,7 @@ def test_trades_of_several_products_in_one_frame_are_told_apart() -> None:
 @pytest.mark.parametrize("key", ["updates", "trades", "events"])
 def test_an_empty_list_may_come_as_null(key: str) -> None:
     data = {
-        "updates": frame("l2_data", 0, [{"type": "snapshot", "product_id": "A", "updates": None}]),
+        "updates": frame("l2_data", 0, [{"type": "update", "product_id": "A", "updates": None}]),
         "trades": frame("market_trades", 0, [{"type": "update", "trades": None}]),
         "events": frame("market_trades", 0, []).replace(b"[]", b"null"),
     }[key]

@@ -194,6 +194,7 @@ class Bench:
         self.sink, self.counters, self.now = MemorySink(), Counters(), 1000
         self.ingest = Ingest(self.sink, ["A-USD", "B-USD"], self.counters, now=lambda: self.now, venue=venue)
         self.ingest.connected()
+        self.ingest.roll.granted(FeedKey("book", name) for name in ("A-USD", "B-USD"))
 
     def take(self, *messages: bytes) -> None:
         for data in messages:
@@ -231,13 +232,41 @@ def test_an_update_without_a_snapshot_is_one_gap_however_many_there_are() -> Non
     assert bench.gaps("KR-L2-A-USD") == [(0, "book update without a snapshot")] and bench.counters.gaps == 1
 
 
-def test_a_malformed_message_might_have_been_for_any_pair() -> None:
+TRADE = (
+    b'{"channel":"trade","type":"update","data":[{"symbol":"B/USD","trade_id":%b,"price":1.0,"qty":2.0,'
+    b'"timestamp":"2026-08-09T05:23:43.049772Z"}]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "books", "trades"),
+    [
+        (b"\xff{", "AB", "AB"),
+        (book("update", [("10.1", '"x"')], []), "A", ""),
+        (book("update", [("10.1", "1.0")], [], symbol="B/USD").replace(b"update", b"?"), "B", ""),
+        (b'{"channel":"book","type":"update","data":7}', "AB", ""),
+        (TRADE % b'"x"', "", "B"),
+        ((TRADE % b"7").replace(b"2026", b"x"), "", "B"),
+        (b'{"channel":"trade","type":"update"}', "", ""),
+        (b'{"channel":"trade","type":"update","data":[{"symbol":1}]}', "", ""),
+    ],
+)
+def test_a_malformed_message_is_missing_where_it_was_for_and_everywhere_if_that_can_not_be_read(
+    data: bytes, books: str, trades: str
+) -> None:
     bench = Bench()
-    bench.take(book("snapshot", BIDS, ASKS), book("snapshot", BIDS, ASKS, symbol="B/USD"))
-    bench.take(book("update", [("10.1", '"x"')], []), b"\xff{", book("update", [("10.0", "0.0")], []))
-    for name in ("A-USD", "B-USD"):
-        assert [position for position, _ in bench.gaps(f"KR-L2-{name}")] == [3, 3]
-    assert bench.ingest.stale == {"A-USD", "B-USD"} and bench.counters.bad_frames == 2
+    bench.take(book("snapshot", BIDS, ASKS), book("snapshot", BIDS, ASKS, symbol="B/USD"), TRADE % b"7")
+    bench.take(data)
+    for name in "AB":
+        assert [position for position, _ in bench.gaps(f"KR-L2-{name}-USD")] == [3] * (name in books)
+        assert len(bench.gaps(f"KR-TRADES-{name}-USD")) == (name in trades)
+    assert bench.ingest.stale == {f"{name}-USD" for name in books} and bench.counters.bad_frames == 1
+    # The others go on, checked as before; those are not until their next snapshot.
+    for name in "AB":
+        bench.take(book("update", [("10.0", "0.0")], [], checksum=5, symbol=f"{name}/USD"))
+        assert len(bench.gaps(f"KR-L2-{name}-USD")) == 1
+    bench.take(TRADE % b"8")
+    assert bench.sink.feeds["KR-TRADES-B-USD"].records["trade_id"].tolist() == [7, 8]
 
 
 def test_levels_that_fall_out_of_the_depth_are_removed_by_records() -> None:
@@ -256,7 +285,8 @@ def test_what_kraken_refuses_is_said_and_is_no_gap() -> None:
     bench = Bench()
     bench.take(b'{"error":"Currency pair not supported A/USD","method":"subscribe","success":false,"symbol":"A/USD"}')
     bench.take(b'{"method":"subscribe","result":{"channel":"book"},"success":true}', HEARTBEAT, HEARTBEAT)
-    assert bench.counters.last_error == "exchange: Currency pair not supported A/USD"
+    said = "product A-USD is refused by the exchange: Currency pair not supported A/USD"
+    assert bench.counters.last_error == said
     assert (bench.counters.errors, bench.counters.heartbeats, bench.counters.gaps) == (1, 2, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
@@ -166,6 +167,27 @@ def test_the_clock_set_back_while_it_runs_does_not_silence_it(dw: Platform, monk
         written(dw, count + 5)
 
 
+def test_a_clock_that_steps_to_and_fro_never_takes_a_record_back(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, off = module.now_us, itertools.cycle([0, 1, 0, -3, 400, -20_000])
+    monkeypatch.setattr(module, "now_us", lambda: real() + next(off) * 86_400_000_000)
+    with recorder(dw) as writer, running(Maintainer(dw, PRODUCT, 2, 0.001)):
+        writer.write_batch(SNAPSHOT, create_index=True)
+        stamps = written(dw, 30)["snapshot_us"]
+    assert (stamps[1:] >= stamps[:-1]).all()
+
+
+def test_its_feeds_are_not_resized_under_it(dw: Platform) -> None:
+    with recorder(dw) as writer, running(Maintainer(dw, PRODUCT, 2, 0.001)):
+        writer.write_batch(SNAPSHOT, create_index=True)
+        count = len(written(dw, 3))
+        for name in (BOOKS, FEED):
+            with pytest.raises(FeedLockedError, match=f"{name}.*has a writer already: process {os.getpid()}"):
+                dw.resize_feed(name, 1 << 21)
+        assert written(dw, count + 5)["valid"].all()
+
+
 def test_a_record_is_never_of_a_time_before_what_is_in_it(dw: Platform) -> None:
     """The recorder's clock was ahead."""
     ahead = module.now_us() + 3_600_000_000
@@ -267,3 +289,19 @@ def test_the_duration_ends_it(dw: Platform) -> None:
     stop = threading.Event()
     maintain([Maintainer(dw, "Y-USD", 2)], stop, 0.02)
     assert stop.is_set()
+
+
+def test_a_thread_that_can_not_be_begun_leaves_none_of_the_others(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, stop = threading.Thread.start, threading.Event()
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "book-Y-USD":
+            raise RuntimeError("can't start new thread")
+        plain(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"):
+        maintain([Maintainer(dw, PRODUCT, 2), Maintainer(dw, "Y-USD", 2)], stop)
+    assert stop.is_set() and not [each for each in threading.enumerate() if each.name.startswith("book-")]

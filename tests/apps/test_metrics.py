@@ -89,6 +89,18 @@ def test_durations_beyond_the_last_bucket_are_in_it() -> None:
     assert (found[0], found[1], found[30], found[31]) == (1, 1, 1, 2)
 
 
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**64, 2**70])
+def test_what_is_too_large_for_a_field_is_the_most_it_holds(number: int) -> None:
+    latency = Latency(count=number, total_us=number, buckets=[number] * 65)
+    counters = Counters(lost_trades=number, frames=number, lag=latency, handling=latency)
+    counters.feed("F").gaps = counters.feeds["F"] = number
+    counters.feed("F").lag = latency
+    most = min(number, 2**64 - 1)
+    for row in rows(counters, 1, 2):
+        assert row["lag_sum_us"] == row["lag"][0] == row["records"] == most
+    assert rows(counters, 1, 2)[0]["lost_trades"] == most and rows(counters, 1, 2)[1]["gaps"] == most
+
+
 def test_the_spec_has_no_hidden_padding_and_all_the_counters() -> None:
     kind = specs.dtype(specs.METRICS)
     assert kind.itemsize == sum(kind[name].itemsize for name in kind.names) and kind.itemsize % 8 == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,30 @@ def test_a_synthetic_market_is_recorded_whole(tmp_store: Path) -> None:
     assert counters.trades > 250
     assert sum(counters.feeds.values()) == counters.levels + counters.trades
     assert counters.stopped == "stop"
+
+
+def test_a_clock_that_steps_to_and_fro_by_days_costs_nothing(tmp_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of recorder and exchange alike: all is stored, the primary clock never steps back, marks do not end early."""
+    real, chance = time.time_ns, random.Random(3)
+    off_ns = [0]
+
+    def time_ns() -> int:
+        if chance.random() < 0.01:
+            off_ns[0] = chance.choice([0, 1, -1, 2, -20_000]) * 86_400_000_000_000
+        return max(real() + off_ns[0], 1000)
+
+    monkeypatch.setattr(time, "time_ns", time_ns)
+    with PlatformSink(tmp_store) as sink:
+        session = record_session(lambda: synthetic(1000), PRODUCTS, sink, faults=["drop@60", "close@500"])
+    monkeypatch.setattr(time, "time_ns", real)
+    counters = session.counters
+    assert (counters.reconnects, counters.bad_frames, counters.unstored) == (1, 0, 0)
+    check(tmp_store, session)
+    with Platform(tmp_store) as store:
+        for name in store.list_feeds():
+            stamps = store[name].read()["proc_us"]
+            assert (stamps[1:] >= stamps[:-1]).all()
+            assert all(mark["from_us"] <= mark["to_us"] for mark in store[name].gaps())
 
 
 def test_a_dropped_frame_a_lost_connection_and_a_fresh_book_are_all_there(tmp_store: Path) -> None:

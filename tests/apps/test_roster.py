@@ -21,16 +21,19 @@ from wire_frames import heartbeat, l2, level
 from deepwater import Platform
 from deepwater.apps import specs
 from deepwater.apps.bad_frames import BadFrames
+from deepwater.apps.coinbase_venue import COINBASE
 from deepwater.apps.connection import Link
 from deepwater.apps.counters import Counters
 from deepwater.apps.disk_watch import DiskWatch, Forecast
 from deepwater.apps.exchange import Exchange
+from deepwater.apps.kraken_venue import KRAKEN
 from deepwater.apps.platform_sink import PlatformSink
 from deepwater.apps.products_file import read_products
 from deepwater.apps.recorder import Stop, record
 from deepwater.apps.sink import Sink
 from deepwater.apps.streams import Replay, Synthetic
 from deepwater.apps.tape import TapeFrame
+from deepwater.apps.venue import Venue
 from deepwater.errors import DeepwaterError, FeedLockedError
 from processes import Worker
 
@@ -39,21 +42,24 @@ Script = Callable[[Change, Session], Coroutine[Any, Any, None]]
 ALL = [f"P{number}-USD" for number in range(40)]
 
 
-def record_changing(products: Sequence[str], sink: Sink, script: Script, market: Sequence[str] = ALL) -> Session:
+def record_changing(
+    products: Sequence[str], sink: Sink, script: Script, market: Sequence[str] = ALL, venue: Venue = COINBASE,
+    faults: Sequence[str] = (),
+) -> Session:  # fmt: skip
     """Record a market while `script(change, session)` says what is recorded from then on."""
 
     async def main() -> Session:
         session, stop, changes = Session(), Stop(), asyncio.Queue()
-        stream = Synthetic(market, seed=2, rate=100, depth=10)
+        stream = Synthetic(market, seed=2, rate=100, depth=10, session=venue.exchange_session)
 
         async def change(*names: str) -> None:
             changes.put_nowait(lambda: list(names))
             await settled(changes.empty)
 
-        async with Exchange(stream, on_send=session.on_send) as exchange:
+        async with Exchange(stream, on_send=session.on_send, faults=faults) as exchange:
             task = asyncio.create_task(
-                record(Link(exchange.uri, backoff_s=0.01), products, sink, counters=session.counters, stop=stop,
-                       changes=changes)
+                record(Link(exchange.uri, backoff_s=0.01, resync_pause_s=0.1), products, sink,
+                       counters=session.counters, stop=stop, changes=changes, venue=venue)
             )
             work = asyncio.create_task(script(change, session))
             done, _ = await asyncio.wait([task, work], timeout=100, return_when=asyncio.FIRST_COMPLETED)
@@ -134,6 +140,48 @@ def test_a_wrong_list_changes_nothing_and_a_locked_feed_only_itself(tmp_store: P
         with other.create_writer(f"CB-L2-{two}"):
             session = record_changing([one], sink, script)
     assert session.counters.gaps == 0
+
+
+# ------------------------------------------------------------------------------------------ refused ones
+
+
+def books(session: Session, venue: Venue) -> dict[str, int]:
+    """The records of each book, by product."""
+    head = {"coinbase": "CB-L2-", "kraken": "KR-L2-"}[venue.name]
+    found = session.counters.feeds.items()
+    return {name.removeprefix(head): count for name, count in found if name.startswith(head)}
+
+
+@pytest.mark.parametrize("venue", [COINBASE, KRAKEN], ids=lambda venue: venue.name)
+def test_a_product_that_the_exchange_has_not_costs_the_others_nothing(
+    venue: Venue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start, when products come, after a gap and after a lost connection."""
+    one, two, three = ALL[:3]
+
+    async def script(change: Change, session: Session) -> None:
+        async def flow(*names: str) -> None:
+            before = books(session, venue)
+            await settled(lambda: all(books(session, venue).get(n, 0) > before.get(n, 0) + 50 for n in names))
+
+        await flow(one)
+        await settled(lambda: session.counters.errors == 1)
+        await change(one, "NOPE-USD", two, three, "NO-USD")
+        await flow(one, two, three)
+        await settled(lambda: session.counters.errors == 2)
+        await settled(lambda: session.counters.resyncs >= 1)
+        await settled(lambda: session.counters.reconnects == 1)
+        await flow(one, two, three)
+        await change(one, two)
+        await flow(one, two)
+
+    session = record_changing([one, "NOPE-USD"], MemorySink(), script, [one, two, three], venue,
+                              ["drop@1s*", "close@3s"])  # fmt: skip
+    counters = session.counters
+    assert (counters.errors, counters.reconnects, counters.bad_frames) == (2, 1, 0)
+    assert [count for name, count in counters.feeds.items() if "-NO" in name] == [0] * 4
+    said = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert [text.partition(" is refused ")[0] for text in said] == ["product NOPE-USD", "product NO-USD"]
 
 
 RECORDER = """
@@ -222,11 +270,22 @@ def test_what_is_kept_is_bounded_and_bytes_that_are_no_text_are_kept_too(tmp_pat
     assert entries(keep.path)[-1]["bytes"] == 3 << 20 and keep.path.stat().st_size < 2 << 20
 
 
-def test_a_place_that_takes_no_file_harms_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "bad_frames.jsonl").symlink_to(tmp_path / "elsewhere")
+@pytest.mark.parametrize("kind", ["link", "fifo", "read fifo", "directory"])
+def test_a_place_that_takes_no_file_harms_nothing(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "bad_frames.jsonl"
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    reads = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if kind == "read fifo" else None
     keep = BadFrames(tmp_path, "v")
     keep(1, "why", b"x")
     keep(2, "why", b"x")
+    if reads is not None:
+        assert os.read(reads, 10) == b""
+        os.close(reads)
     assert len(caplog.records) == 1 and not (tmp_path / "elsewhere").exists()
 
 
