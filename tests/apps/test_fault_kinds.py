@@ -47,7 +47,7 @@ def wrong(store: Path, truth: Truth, **options: bool) -> list[str]:
         (["close@200"], 1, "reconnect: closed with 1001 going away"),
         (["reset@200", "reset@400"], 2, "reconnect: closed without a closing frame"),
         (["silent@200"], 1, "reconnect: no frame for 0.4 s"),
-        (["drop@90", "swap@150", "error@160", "reset@170", "close@300", "drop@410", "swap@411"], 4, None),
+        (["drop@90", "error@120", "swap@150", "reset@170", "close@300", "drop@410", "swap@411"], 4, None),
     ],
 )
 def test_a_fault_makes_no_wrong_book_and_gaps_exactly_where_it_was(
