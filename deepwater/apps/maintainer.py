@@ -247,7 +247,8 @@ def maintain(maintainers: Sequence[Maintainer], stop: threading.Event, duration:
     ----------
     maintainers : sequence of Maintainer
     stop : threading.Event
-        Set it from a signal handler, or another thread. It is set when this returns.
+        Set it from another thread: a signal handler interrupts this one, which may hold the event's lock. It is set
+        when this returns.
     duration : float, optional
         Seconds; None: for ever.
     on_status : callable, optional

@@ -94,7 +94,7 @@ def _signals() -> Iterator[_End]:
 
     def take(number: int, _: Any) -> None:
         end.reason = end.reason or signal.Signals(number).name
-        end.stop.set()
+        threading.Thread(target=end.stop.set).start()  # this one, interrupted, may hold the event's lock
         for each, handler in before.items():
             signal.signal(each, handler)
 
