@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codeop
 import os
 import re
 import shlex
@@ -46,6 +47,17 @@ dw.delete_feed("TAPE")
         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", [text for kind, text in BLOCKS if kind == "python"])
+def test_every_python_block_can_be_pasted_into_a_prompt(block: str) -> None:
+    """The prompt of Python 3.11 and 3.12 ends a compound statement at a blank line only."""
+    pending: list[str] = []
+    for line in [*block.splitlines(), ""]:
+        pending.append(line)
+        if codeop.compile_command("\n".join(pending), symbol="single") is not None:
+            pending = []
+    assert not pending, pending
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\$ (.*)$", README, re.MULTILINE))
