@@ -99,7 +99,7 @@ class Roster:
         for product in [product for product in products if product not in known]:
             try:
                 self._add(product)
-                _log.warning("product %s is recorded from now on", product)
+                _log.warning("product %s is asked for from now on", product)
             except DeepwaterError as error:
                 self._counters.last_error = f"product {product} is not recorded: {error}"
                 _log.warning("%s", self._counters.last_error)

@@ -74,8 +74,10 @@ def _feed(dw: Platform, args: argparse.Namespace) -> str:
     else:
         wanted = products.get(args.product) or products.get(args.product.upper(), [])
     if len(wanted) > 1:
+        wanted = [name for name in wanted if _holds_trades(dw, name)] or wanted
+    if len(wanted) > 1:
         feeds = " or ".join(f"--feed {name}" for name in wanted)
-        raise UsageError(f"{args.product} was traded in several places: say {feeds}", _PROG)
+        raise UsageError(f"{args.product} has several feeds of trades: say {feeds}", _PROG)
     if wanted:
         return wanted[0]
     of = "" if args.product is None else f" {args.product!r}"
@@ -85,6 +87,11 @@ def _feed(dw: Platform, args: argparse.Namespace) -> str:
         f"{text} in {dw.base_path}{hint or '; record some, or name any feed with --feed'}",
         product=args.product, base_path=dw.base_path,
     )  # fmt: skip
+
+
+def _holds_trades(dw: Platform, name: str) -> bool:
+    with dw.create_reader(name) as reader:
+        return len(reader) > 0
 
 
 def _which(dw: Platform, names: list[str], args: argparse.Namespace) -> NoReturn:

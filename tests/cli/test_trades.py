@@ -159,6 +159,8 @@ def test_of_several_feeds_the_list_is_shown(tmp_store: Path, capfd: pytest.Captu
     assert out == "" and json.loads(said)["error"]["type"] == "UsageError"
     assert cli.main(["trades", "--product", "ETH-USD", *base]) == 2
     assert "--feed CB-TRADES-ETH-USD or --feed KR-TRADES-ETH-USD" in one_line(capfd.readouterr().err)
+    with Platform(tmp_store) as dw:
+        dw.create_feed({**SPEC, "feed_name": "KR-TRADES-BTC-USD"})  # of a recording to which nothing came
     assert len(ids(capfd, tmp_store, "--product", "BTC-USD")) == len(ids(capfd, tmp_store, "--feed", "OTHER")) == 121
     assert cli.main(["trades", "--product", "BTC-USB", *base]) == 1
     assert "no trades of 'BTC-USB'" in (said := one_line(capfd.readouterr().err)) and "mean 'BTC-USD'" in said
