@@ -47,12 +47,15 @@ class _Pair(NamedTuple):
 
 @dataclass(slots=True)
 class _Standing:
-    """How a pair stands: `waiting` is for `due_s`, `refused` whether that was the exchange's last word."""
+    """How a pair stands: `waiting` is for `due_s`, `refused` whether that was the exchange's last word.
+
+    `asked_s` is when it was last asked for; None: not since it came, or since the connection began.
+    """
 
     state: Literal["new", "asked", "alone", "waiting", "granted"] = "new"
     due_s: float = 0.0
     delay_s: float = 0.0
-    asked_s: float = 0.0
+    asked_s: float | None = None
     refused: bool = False
 
 
@@ -140,7 +143,7 @@ class Roll:
         """Ask for the refused ones soon, if the last time is `AGAIN_S` ago: somebody wants them again."""
         for standing in self._pairs.values():
             if standing.state == "waiting":
-                standing.due_s = min(standing.due_s, standing.asked_s + AGAIN_S)
+                standing.due_s = min(standing.due_s, (standing.asked_s or 0.0) + AGAIN_S)
         self._note()
 
     def has(self, key: FeedKey) -> bool:
@@ -224,10 +227,15 @@ class Roll:
     # -- what is answered ----------------------------------------------------------------------------
 
     def granted(self, keys: Iterable[FeedKey]) -> None:
-        """Take note that these feeds come."""
+        """Take note that these feeds come.
+
+        Who went and came back, and has not been asked for since, is not granted by it: that is what was subscribed
+        before, and an unsubscription is on its way.
+        """
         for key in keys:
             for pair in self._by_key.get(key, ()):
-                if self._pairs[pair].state != "granted":
+                standing = self._pairs[pair]
+                if standing.state != "granted" and standing.asked_s is not None:
                     self._grant(pair)
 
     def error(self, text: str, product: str = "") -> None:
