@@ -196,7 +196,7 @@ async def keep_connected(link: Link, group: Group, pacer: Pacer, counters: Count
 async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -> None:
     """One connection, from the handshake to its end, which is always an exception."""
     await pacer.take()
-    async with link.connect() as socket:
+    async with await _connected(link) as socket:
         counters.reconnects += group.ingest.interrupted
         group.ingest.connected()
         await pacer.take(soon=True)
@@ -221,6 +221,14 @@ async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
+
+
+async def _connected(link: Link) -> ClientConnection:
+    """Connect. What an endpoint redirects to may be no address at all, which is no worse than that nobody is there."""
+    try:
+        return await link.connect()
+    except ValueError as error:
+        raise ConnectionError(f"the endpoint redirects to what is no address: {error}") from error
 
 
 class Queue:

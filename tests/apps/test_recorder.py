@@ -206,6 +206,27 @@ def test_an_endpoint_that_is_not_there_is_tried_again_with_growing_jittered_dela
     assert "connection lost" in counters.last_error
 
 
+@pytest.mark.parametrize("place", ["ws://127.0.0.1:99999999/", "ws://[::1", "ws://a..b/"])
+def test_an_endpoint_that_redirects_to_no_address_is_a_lost_connection(place: str) -> None:
+    answer = f"HTTP/1.1 301 Moved\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode()
+    counters, stop = Counters(), Stop()
+
+    async def move(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(move, "127.0.0.1", 0) as server:
+            link = Link(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", backoff_s=0.01)
+            task = asyncio.create_task(record(link, ["P0-USD"], MemorySink(), counters=counters, stop=stop))
+            await settled(lambda: "no address" in counters.last_error or task.done())
+            stop()
+            await task
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("uri", ["http://x", "127.0.0.1:80", "", "ws://"])
 def test_a_uri_that_is_none_is_refused_at_once(uri: str, tmp_store: Path) -> None:
     with pytest.raises(DeepwaterError, match="not a websocket address"):
