@@ -153,7 +153,7 @@ class Outlet:
             self._unstored = None
 
     def _mark(self, lost: int | None, from_us: int, to_us: int, reason: str) -> None:
-        short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        short = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
         self._writer.mark_gap(lost=lost, from_us=from_us, to_us=max(from_us, to_us), reason=short)
         self._counts.gaps += 1
 
