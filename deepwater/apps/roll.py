@@ -47,15 +47,12 @@ class _Pair(NamedTuple):
 
 @dataclass(slots=True)
 class _Standing:
-    """How a pair stands: `waiting` is for `due_s`, `refused` whether that was the exchange's last word.
-
-    `asked_s` is when it was last asked for; None: not since it came, or since the connection began.
-    """
+    """How a pair stands: `waiting` is for `due_s`, `refused` whether that was the exchange's last word."""
 
     state: Literal["new", "asked", "alone", "waiting", "granted"] = "new"
     due_s: float = 0.0
     delay_s: float = 0.0
-    asked_s: float | None = None
+    asked_s: float = 0.0
     refused: bool = False
 
 
@@ -107,6 +104,7 @@ class Roll:
         self._by_key: dict[FeedKey, list[_Pair]] = {}
         self._requests: list[_Request] = []  # oldest first
         self._gone: list[_Pair] = []
+        self._left: set[_Pair] = set()  # unsubscribed on this connection, or about to be, and not asked for since
         self._texts: deque[str] = deque()
         self._held: list[tuple[str, set[_Pair]]] = []
         self._refused: set[str] = set()
@@ -129,6 +127,8 @@ class Roll:
         """Unsubscribe a product, as far as it was asked for and not refused."""
         for pair in [pair for pair in self._pairs if pair.product == product]:
             standing = self._pairs.pop(pair)
+            if standing.state in ("granted", "asked"):
+                self._left.add(pair)
             if standing.state == "granted":
                 self._gone.append(pair)
             elif standing.state == "asked":  # who knows: in a message of its own
@@ -143,7 +143,7 @@ class Roll:
         """Ask for the refused ones soon, if the last time is `AGAIN_S` ago: somebody wants them again."""
         for standing in self._pairs.values():
             if standing.state == "waiting":
-                standing.due_s = min(standing.due_s, (standing.asked_s or 0.0) + AGAIN_S)
+                standing.due_s = min(standing.due_s, standing.asked_s + AGAIN_S)
         self._note()
 
     def has(self, key: FeedKey) -> bool:
@@ -156,7 +156,7 @@ class Roll:
         """Begin a connection: nothing has been said on it."""
         for text, _ in self._held:
             self._on_error(text)
-        for queue in (self._requests, self._gone, self._texts, self._held):
+        for queue in (self._requests, self._gone, self._left, self._texts, self._held):
             queue.clear()
         self._liveness = list(self._venue.liveness())
         everyone = all(standing.refused for standing in self._pairs.values())
@@ -220,6 +220,7 @@ class Roll:
 
     def _request(self, pairs: list[_Pair], now_s: float) -> None:
         self._requests.append(_Request(set(pairs), now_s))
+        self._left.difference_update(pairs)
         for pair in pairs:
             self._pairs[pair].state, self._pairs[pair].asked_s = "asked", now_s
         self._texts.extend(self._venue.subscribe([pairs[0].channel], [pair.product for pair in pairs]))
@@ -229,13 +230,12 @@ class Roll:
     def granted(self, keys: Iterable[FeedKey]) -> None:
         """Take note that these feeds come.
 
-        Who went and came back, and has not been asked for since, is not granted by it: that is what was subscribed
-        before, and an unsubscription is on its way.
+        Who went and came back is not granted before it was asked for anew: what comes until then is of the subscription
+        before, whose end is on its way.
         """
         for key in keys:
             for pair in self._by_key.get(key, ()):
-                standing = self._pairs[pair]
-                if standing.state != "granted" and standing.asked_s is not None:
+                if self._pairs[pair].state != "granted" and pair not in self._left:
                     self._grant(pair)
 
     def error(self, text: str, product: str = "") -> None:
