@@ -160,8 +160,8 @@ class Outlet:
     def _let_go(self, rows: int, stamp: int, reason: str) -> None:
         self._counters.unstored += rows
         self._counts.unstored += rows
-        self._counters.last_error = f"feed {self.name!r}: {reason}"
+        self._counters.last_error = f"feed {self.name!r} has no space: {reason}"
         if self._unstored is None:
             self._unstored = _Unstored(0, max(self.last_us, 0) or stamp, reason)
-            _log.warning("feed %r: %s; what comes is let go until there is space", self.name, reason)
+            _log.warning("feed %r has no space (%s); what comes is let go until there is space", self.name, reason)
         self._unstored.rows += rows
