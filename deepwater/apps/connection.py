@@ -196,7 +196,7 @@ async def keep_connected(link: Link, group: Group, pacer: Pacer, counters: Count
 async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -> None:
     """One connection, from the handshake to its end, which is always an exception."""
     await pacer.take()
-    async with link.connect() as socket:
+    async with await _connected(link) as socket:
         counters.reconnects += group.ingest.interrupted
         group.ingest.connected()
         await pacer.take(soon=True)
@@ -223,6 +223,14 @@ async def _session(link: Link, group: Group, pacer: Pacer, counters: Counters) -
             await socket.close()  # with 1000 "normal"; left to the context manager it would be 1011
 
 
+async def _connected(link: Link) -> ClientConnection:
+    """Connect. What an endpoint redirects to may be no address at all, which is no worse than that nobody is there."""
+    try:
+        return await link.connect()
+    except ValueError as error:
+        raise ConnectionError(f"the endpoint redirects to what is no address: {error}") from error
+
+
 class Queue:
     """Keeps `Counters.connected` and `Counters.queued` while one connection is up."""
 
@@ -232,11 +240,12 @@ class Queue:
         self._queued = 0
         counters.connected += 1
 
-    def look(self) -> None:
-        """Count what waits now."""
+    def look(self) -> int:
+        """Count what waits now, and return it."""
         queued = len(self._frames)
         self._counters.queued += queued - self._queued
         self._queued = queued
+        return queued
 
     def gone(self) -> None:
         """Forget the connection."""
@@ -245,31 +254,39 @@ class Queue:
 
 
 async def _receive(link: Link, socket: ClientConnection, group: Group, wanted: asyncio.Event, queue: Queue) -> None:
-    loop = asyncio.get_running_loop()
-    ingest = group.ingest
     idle_s = group.venue.idle_s if link.idle_s is None else link.idle_s
-    try:
-        async with asyncio.timeout(idle_s * (1 + _SLACK)) as deadline:
-            moved_s = loop.time()
-            while True:
-                data = await socket.recv(decode=False)
-                queue.look()
-                _take(ingest, data)
-                if ingest.stale:
-                    wanted.set()
-                if ingest.roll.changed:
-                    ingest.roll.changed = False
-                    group.tell()
-                now_s = loop.time()
-                if ingest.asked:
-                    _give_up(link, ingest, now_s)
-                if now_s - moved_s > idle_s * _SLACK:  # not for each of thousands of frames: a timer costs 5 µs
-                    moved_s = now_s
-                    deadline.reschedule(now_s + idle_s * (1 + _SLACK))
-    except TimeoutError as error:
-        if str(error):
-            raise
-        raise TimeoutError(f"no frame for {idle_s:g} s") from error
+    while True:
+        try:
+            await _receive_until_idle(link, socket, group, wanted, queue, idle_s)
+        except TimeoutError as error:
+            if str(error):
+                raise
+            if not queue.look():  # else this process stood still, not the path: what came meanwhile is there
+                raise TimeoutError(f"no frame for {idle_s:g} s") from error
+
+
+async def _receive_until_idle(
+    link: Link, socket: ClientConnection, group: Group, wanted: asyncio.Event, queue: Queue, idle_s: float
+) -> None:
+    """Take frames; a TimeoutError without a text if none comes for `idle_s` seconds."""
+    loop, ingest = asyncio.get_running_loop(), group.ingest
+    async with asyncio.timeout(idle_s * (1 + _SLACK)) as deadline:
+        moved_s = loop.time()
+        while True:
+            data = await socket.recv(decode=False)
+            queue.look()
+            _take(ingest, data)
+            if ingest.stale:
+                wanted.set()
+            if ingest.roll.changed:
+                ingest.roll.changed = False
+                group.tell()
+            now_s = loop.time()
+            if ingest.asked:
+                _give_up(link, ingest, now_s)
+            if now_s - moved_s > idle_s * _SLACK:  # not for each of thousands of frames: a timer costs 5 µs
+                moved_s = now_s
+                deadline.reschedule(now_s + idle_s * (1 + _SLACK))
 
 
 def _give_up(link: Link, ingest: Ingest, now_s: float) -> None:

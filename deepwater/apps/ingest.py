@@ -110,6 +110,7 @@ class Ingest:
         self._outage: _Outage | None = None
         self.stale: set[str] = set()
         self._unsure: set[str] = set()  # products of which something may have been lost before they were answered
+        self._back: set[str] = set()  # products that came back on this connection: no snapshot since
         self.asked: dict[str, float] = {}
         self._feeds: dict[FeedKey, BookFeed | TradesFeed] = {}
         self._behind: dict[FeedKey, str] = {}  # feeds that held records when they were opened: why they lack some
@@ -138,6 +139,8 @@ class Ingest:
                 self._behind.pop(plan.key, None)
                 self._sink.release(plan.spec.feed_name)
             raise
+        if FeedKey("book", product) in self._behind:
+            self._back.add(product)
         self.roll.add(product)
 
     def remove(self, product: str) -> None:
@@ -149,8 +152,8 @@ class Ingest:
             self._behind.pop(key, None)
             feed.outlet.settle()
             self._sink.release(feed.outlet.name)
-        self.stale.discard(product)
-        self._unsure.discard(product)
+        for products in (self.stale, self._unsure, self._back):
+            products.discard(product)
         self.asked.pop(product, None)
         self.roll.remove(product)
 
@@ -173,8 +176,8 @@ class Ingest:
         """Begin a connection: its subscriptions send fresh snapshots."""
         self._stream = self._venue.connection()
         self.roll.begin()
-        self.stale.clear()
-        self._unsure.clear()
+        for products in (self.stale, self._unsure, self._back):
+            products.clear()
         self.asked.clear()
         self._counters.connections += 1
 
@@ -238,6 +241,8 @@ class Ingest:
             feed.write(batch.records, batch.snapshot, recv_us)
             if len(batch.records):
                 self._time(feed, recv_us, int(batch.records["packet_us"][0]), began)
+            if self._back and batch.key.kind == "book":
+                self._came_back(batch)
             if batch.snapshot and self.asked:
                 self.asked.pop(batch.key.product, None)
         if message.delivers and not message.bad:
@@ -273,6 +278,14 @@ class Ingest:
         late = {key.product for key in keys if key.kind == "book"} & self._unsure
         self.stale |= late
         self._unsure -= late
+
+    def _came_back(self, batch: Batch) -> None:
+        """Ask for the book of one that came back, if it goes on as if it had never gone: behind the mark is none."""
+        product = batch.key.product
+        if product in self._back and (batch.snapshot or self.roll.has(batch.key)):
+            self._back.discard(product)
+            if not batch.snapshot:
+                self.stale.add(product)
 
     def _error(self, text: str) -> None:
         self._counters.errors += 1

@@ -153,15 +153,15 @@ class Outlet:
             self._unstored = None
 
     def _mark(self, lost: int | None, from_us: int, to_us: int, reason: str) -> None:
-        short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        short = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
         self._writer.mark_gap(lost=lost, from_us=from_us, to_us=max(from_us, to_us), reason=short)
         self._counts.gaps += 1
 
     def _let_go(self, rows: int, stamp: int, reason: str) -> None:
         self._counters.unstored += rows
         self._counts.unstored += rows
-        self._counters.last_error = f"feed {self.name!r}: {reason}"
+        self._counters.last_error = f"feed {self.name!r} has no space: {reason}"
         if self._unstored is None:
             self._unstored = _Unstored(0, max(self.last_us, 0) or stamp, reason)
-            _log.warning("feed %r: %s; what comes is let go until there is space", self.name, reason)
+            _log.warning("feed %r has no space (%s); what comes is let go until there is space", self.name, reason)
         self._unstored.rows += rows

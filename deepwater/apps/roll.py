@@ -104,6 +104,7 @@ class Roll:
         self._by_key: dict[FeedKey, list[_Pair]] = {}
         self._requests: list[_Request] = []  # oldest first
         self._gone: list[_Pair] = []
+        self._left: set[_Pair] = set()  # unsubscribed on this connection, or about to be, and not asked for since
         self._texts: deque[str] = deque()
         self._held: list[tuple[str, set[_Pair]]] = []
         self._refused: set[str] = set()
@@ -126,6 +127,8 @@ class Roll:
         """Unsubscribe a product, as far as it was asked for and not refused."""
         for pair in [pair for pair in self._pairs if pair.product == product]:
             standing = self._pairs.pop(pair)
+            if standing.state in ("granted", "asked"):
+                self._left.add(pair)
             if standing.state == "granted":
                 self._gone.append(pair)
             elif standing.state == "asked":  # who knows: in a message of its own
@@ -153,7 +156,7 @@ class Roll:
         """Begin a connection: nothing has been said on it."""
         for text, _ in self._held:
             self._on_error(text)
-        for queue in (self._requests, self._gone, self._texts, self._held):
+        for queue in (self._requests, self._gone, self._left, self._texts, self._held):
             queue.clear()
         self._liveness = list(self._venue.liveness())
         everyone = all(standing.refused for standing in self._pairs.values())
@@ -217,6 +220,7 @@ class Roll:
 
     def _request(self, pairs: list[_Pair], now_s: float) -> None:
         self._requests.append(_Request(set(pairs), now_s))
+        self._left.difference_update(pairs)
         for pair in pairs:
             self._pairs[pair].state, self._pairs[pair].asked_s = "asked", now_s
         self._texts.extend(self._venue.subscribe([pairs[0].channel], [pair.product for pair in pairs]))
@@ -224,10 +228,14 @@ class Roll:
     # -- what is answered ----------------------------------------------------------------------------
 
     def granted(self, keys: Iterable[FeedKey]) -> None:
-        """Take note that these feeds come."""
+        """Take note that these feeds come.
+
+        Who went and came back is not granted before it was asked for anew: what comes until then is of the subscription
+        before, whose end is on its way.
+        """
         for key in keys:
             for pair in self._by_key.get(key, ()):
-                if self._pairs[pair].state != "granted":
+                if self._pairs[pair].state != "granted" and pair not in self._left:
                     self._grant(pair)
 
     def error(self, text: str, product: str = "") -> None:

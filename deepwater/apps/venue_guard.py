@@ -132,10 +132,15 @@ class GuardedVenue:
         """Return what `take` returned, if it is a message whose records are those of their feeds."""
         if not isinstance(message, Message):
             raise self.fault(f"take returned {message!r:.200}, expected a Message")
-        if not _are(Batch, message.batches) or not _are(Missed, message.missed) or not _are(FeedKey, message.granted):
+        lists = (Batch, message.batches), (Missed, message.missed), (FeedKey, message.granted)
+        sound = all(_are(kind, found) for kind, found in lists)
+        keys = [*message.granted, *(batch.key for batch in message.batches)] if sound else []
+        if not (sound and all(map(_is_key, keys)) and all(map(_is_missed, message.missed))):
             raise self.fault(f"take returned {message!r:.200}, expected batches, missed and granted as in `venue`")
         if not _are(str, (message.error, message.bad, message.breach, message.refused)):
             raise self.fault(f"take returned {message!r:.200}, expected texts")
+        if not _are(int, (message.delivers, message.heartbeat, message.ignored)):  # a bool is one
+            raise self.fault(f"take returned {message!r:.200}, expected numbers")
         for batch in message.batches:
             self._check_records(batch)
         return message
@@ -150,6 +155,8 @@ class GuardedVenue:
             if isinstance(records, np.ndarray):
                 what = f"array {records.shape} of {records.dtype}"
             raise self.fault(f"{what:.200} for the {batch.key.kind} of {batch.key.product}, expected {expected}")
+        if not records.flags.writeable:
+            raise self.fault(f"records for {batch.key.kind} of {batch.key.product} are read-only, expected new memory")
 
 
 class _GuardedStream:
@@ -158,6 +165,18 @@ class _GuardedStream:
 
     def take(self, data: bytes, recv_us: int) -> Message:
         return self._venue.checked(self._venue.call("take", self._stream.take, data, recv_us))
+
+
+def _is_key(found: object) -> bool:
+    return isinstance(found, FeedKey) and _are(str, found)
+
+
+def _is_missed(found: Missed) -> bool:
+    numbers = (found.frames, 0 if found.from_us is None else found.from_us)
+    feeds: Any = () if found.feeds is None else found.feeds
+    if not _are(str, [found.reason]) or not _are(int, numbers) or not _are(FeedKey, feeds):
+        return False
+    return min(numbers) >= 0 and numbers[1] < 2**63 and all(map(_is_key, feeds))
 
 
 def _are(kind: type, found: object) -> bool:

@@ -7,12 +7,12 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from deepwater.cli import output, systemd
 from deepwater.cli.failures import INTERRUPTED, OK, UsageError
-from deepwater.cli.signals import terminable
+from deepwater.cli.signals import put_off, terminable
 from deepwater.cli.status import StatusLine
 from deepwater.cli.text import amount, count, seconds
 from deepwater.errors import DeepwaterError
@@ -60,6 +60,16 @@ def record(args: argparse.Namespace) -> int:
     if args.print_systemd:
         output.write(systemd.unit(systemd.recorder_words(args, name, base_path), f"record {name}", args.products_file))
         return OK
+    if not args.products_file:
+        return _record(args, name, base_path)
+    with put_off(signal.SIGHUP) as again:
+        return _record(args, name, base_path, again)
+
+
+def _record(
+    args: argparse.Namespace, name: str, base_path: str, on_signals: Callable[[], None] = lambda: None
+) -> int:
+    """Record; `on_signals` is called once signals are handled."""
     with apps_needed("record"):
         from deepwater.apps.products_file import read_products
         from deepwater.apps.recorder import run_recorder
@@ -79,6 +89,7 @@ def record(args: argparse.Namespace) -> int:
     ports: list[int] = []
 
     def on_begin() -> None:
+        on_signals()
         if not args.json:
             output.say(f"recording {', '.join(wanted)} from {uri} into {base_path}; Ctrl-C ends it")
         for port in ports:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Self
 
-__all__ = ["End", "terminable"]
+__all__ = ["End", "put_off", "terminable"]
 
 
 @contextlib.contextmanager
@@ -29,6 +29,23 @@ def terminable(*of: signal.Signals) -> Iterator[None]:
 
     with _handled(leave, *of):
         yield
+
+
+@contextlib.contextmanager
+def put_off(number: signal.Signals) -> Iterator[Callable[[], None]]:
+    """Keep a signal for who will handle it: modules take a second to load, and it would end that.
+
+    Gives what sends it again, if it came; to be called once it is handled. Rejected: to block it, since a thread that
+    a module has begun before would take it, and it would end the process.
+    """
+    came: list[int] = []
+
+    def again() -> None:
+        if came:
+            os.kill(os.getpid(), number)
+
+    with _handled(came.append, number):
+        yield again
 
 
 class End:

@@ -100,6 +100,24 @@ def test_a_fresh_snapshot_heals_a_stale_book() -> None:
     assert bench.ingest.stale == {"B"}
 
 
+@pytest.mark.parametrize("comes", ["snapshot", "update"])
+def test_a_book_that_comes_back_and_goes_on_without_a_snapshot_is_asked_for(comes: str) -> None:
+    """The exchange says that it is subscribed already: no snapshot will come, and behind the mark there is no book."""
+    bench = Bench()
+    bench.take(l2(0, "snapshot", "A", *SNAPSHOT))
+    bench.ingest.remove("A")
+    bench.ingest.add("A")
+    bench.take(l2(1, "update", "A", *SNAPSHOT))
+    assert bench.ingest.stale == set()  # of the subscription before: the next one is yet to be asked for
+    while bench.ingest.roll.next():
+        pass
+    bench.take(l2(2, comes, "A", *SNAPSHOT))
+    assert bench.ingest.stale == ({"A"} if comes == "update" else set())
+    bench.ingest.stale.clear()  # asked for
+    bench.take(l2(3, "update", "A", *SNAPSHOT))
+    assert bench.ingest.stale == set()
+
+
 def test_a_reconnect_is_marked_in_every_feed_when_it_delivers() -> None:
     bench = Bench()
     bench.take(l2(0, "snapshot", "A", *SNAPSHOT), trades(1, trade("A", 5)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from loopback import Session, all_taken, record_session, settled
 from memory_sink import MemorySink
 from stored import faults
 from tape_walk import walk
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as listen
 from wire_frames import heartbeat, l2, level, trade, trades
 
 from deepwater import Platform
@@ -117,6 +121,46 @@ def test_silence_is_a_lost_connection(tmp_store: Path) -> None:
         assert store["CB-L2-BTC-USD"].gaps()["reason"].tolist() == [b"reconnect: no frame for 0.3 s"]
 
 
+def test_who_stood_still_takes_what_came_meanwhile_and_goes_on() -> None:
+    """A process that was stopped, or a machine that slept: the frames are there, it is no silence of the exchange."""
+    stood: list[float] = []
+
+    async def feed(socket: ServerConnection) -> None:
+        for number in range(10**6):
+            await socket.send(heartbeat(number))
+            await asyncio.sleep(0.01)
+
+    def served(told: queue.Queue[int], ended: threading.Event) -> None:
+        async def run() -> None:
+            async with listen(feed, "127.0.0.1", 0) as server:
+                told.put(server.sockets[0].getsockname()[1])
+                await asyncio.to_thread(ended.wait)
+
+        asyncio.run(run())
+
+    async def main(port: int) -> Counters:
+        counters, stop = Counters(), Stop()
+        task = asyncio.create_task(
+            record(Link(f"ws://127.0.0.1:{port}", idle_s=1.5), ["P0-USD"], MemorySink(), counters=counters, stop=stop)
+        )
+        await settled(lambda: counters.heartbeats > 5)
+        time.sleep(2.5)  # noqa: ASYNC251 - the loop itself stands still
+        stood.append(counters.heartbeats)
+        await settled(lambda: counters.heartbeats > stood[0] + 150 or counters.connections > 1)
+        stop()
+        return await task
+
+    told, ended = queue.Queue[int](), threading.Event()
+    thread = threading.Thread(target=served, args=(told, ended))
+    thread.start()
+    try:
+        counters = asyncio.run(main(told.get(timeout=60)))
+    finally:
+        ended.set()
+        thread.join()
+    assert (counters.connections, counters.reconnects, counters.gaps) == (1, 0, 0)
+
+
 def test_a_fresh_book_that_does_not_come_ends_the_connection(tmp_store: Path) -> None:
     """A tape answers no request: the recorder gives the connection up, and the next one begins with a snapshot."""
     whole = [l2(0, "snapshot", "A", level("bid", "1", "2"), level("offer", "2", "3"))]
@@ -204,6 +248,27 @@ def test_an_endpoint_that_is_not_there_is_tried_again_with_growing_jittered_dela
     assert counters.stopped == "duration"
     assert counters.connections == 0
     assert "connection lost" in counters.last_error
+
+
+@pytest.mark.parametrize("place", ["ws://127.0.0.1:99999999/", "ws://[::1", "ws://a..b/"])
+def test_an_endpoint_that_redirects_to_no_address_is_a_lost_connection(place: str) -> None:
+    answer = f"HTTP/1.1 301 Moved\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode()
+    counters, stop = Counters(), Stop()
+
+    async def move(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(move, "127.0.0.1", 0) as server:
+            link = Link(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", backoff_s=0.01)
+            task = asyncio.create_task(record(link, ["P0-USD"], MemorySink(), counters=counters, stop=stop))
+            await settled(lambda: "no address" in counters.last_error or task.done())
+            stop()
+            await task
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("uri", ["http://x", "127.0.0.1:80", "", "ws://"])

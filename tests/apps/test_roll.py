@@ -210,3 +210,18 @@ def test_whatever_happens_those_that_there_are_come_in_the_end(seed: int) -> Non
     bench.talk(until=bench.now + 2 * AGAIN_MAX_S)
     here = {pair for pair in bench.subscribed if pair[1] in bench.has}
     assert here == {(channel, name) for channel in COINBASE.channels for name in wanted & bench.has}
+
+
+@pytest.mark.parametrize("said", [0, 1, 2])
+def test_who_goes_and_comes_back_is_asked_for_though_data_of_before_still_comes(said: int) -> None:
+    """What was subscribed goes on until the exchange has read that it should not: that is no answer to what follows."""
+    bench = Bench(NAMES)
+    bench.add(*NAMES[:2])
+    bench.talk()
+    bench.roll.remove(NAMES[1])
+    for _ in range(said):
+        bench.answer(bench.roll.next())
+    bench.add(NAMES[1])
+    bench.roll.granted([FeedKey("book", NAMES[1]), FeedKey("trades", NAMES[1])])
+    bench.talk(until=bench.now + 2 * ANSWER_S)
+    assert bench.whole(*NAMES[:2]) and bench.roll.open == 0

@@ -100,11 +100,17 @@ FAULTS = {
     "shape": ("def connection(self): return Takes(lambda: records(np.zeros((2, 2), specs.dtype('cb-l2'))))", "(2, 2)"),
     "batches": ("def connection(self): return Takes(lambda: Message(batches=[7]))", "expected batches, missed and"),
     "error": ("def connection(self): return Takes(lambda: Message(error=7))", "expected texts"),
+    "key": ("def connection(self): return Takes(lambda: Message(batches=[Batch(('book', 'X'), 7)]))", "as in `venue`"),
+    "missed": ("def connection(self): return Takes(lambda: Message(missed=[Missed('x', from_us=-1)], delivers=True))",
+               "expected batches, missed and"),
+    "numbers": ("def connection(self): return Takes(lambda: Message(ignored='x'))", "expected numbers"),
+    "read-only": ("def connection(self): return Takes(lambda: records(np.frombuffer(bytes(64), specs.dtype('cb-l2'))))",
+                  "for book of BTC-USD are read-only"),
 }
 TAKES = """
 import numpy as np
 from deepwater.apps import specs
-from deepwater.apps.venue import Batch, FeedKey, Message
+from deepwater.apps.venue import Batch, FeedKey, Message, Missed
 class Takes:
     def __init__(self, make):
         self.take = lambda data, recv_us: make()

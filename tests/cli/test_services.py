@@ -277,3 +277,29 @@ def test_the_commands_of_the_store_need_no_extra(tmp_store: Path) -> None:
         tmp_store,
     )
     assert "no feeds in" in done.stderr
+
+
+def test_a_hangup_that_comes_before_it_records_is_kept_and_ends_nothing(tmp_path: Path) -> None:
+    """`systemctl reload` just after the start: a unit that SIGHUP ended is not started again."""
+    script = """
+        import os, signal, sys
+        from deepwater.apps import products_file
+        from deepwater.cli import main
+        found, read = [], products_file.read_products
+
+        def read_and_hang_up(path):
+            found.append(read(path))
+            if len(found) == 1:
+                os.kill(os.getpid(), signal.SIGHUP)
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return found[-1]
+
+        products_file.read_products = read_and_hang_up
+        code = main(["record", "--uri", "ws://127.0.0.1:9", "--products-file", sys.argv[1], "--base-path", sys.argv[2]])
+        assert len(found) == 2 and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        sys.exit(code)
+    """
+    (tmp_path / "products").write_text("BTC-USD\n")
+    done = run_python(script, tmp_path / "products", tmp_path / "store", check=False)
+    assert done.returncode == 0, done.stderr
