@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from deepwater.errors import DeepwaterError
@@ -9,6 +11,11 @@ from deepwater.errors import DeepwaterError
 __all__ = ["read_products"]
 
 _MOST_BYTES = 1 << 20
+
+
+def _open_now(path: str, flags: int) -> int:
+    """Open a file; of a FIFO that nobody writes, too, at once."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_products(path: str | Path) -> list[str]:
@@ -20,7 +27,10 @@ def read_products(path: str | Path) -> list[str]:
         If it can not be read, is no UTF-8 text, or a line holds more than one word; attribute `path`.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_now) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                text = f"products file {path}: no regular file, so it can not be read again"
+                raise DeepwaterError(text, path=str(path))
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise DeepwaterError(f"products file {path}: {error.strerror or error}", path=str(path)) from error

@@ -243,6 +243,12 @@ def entries(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
+def test_a_list_in_a_fifo_is_refused_and_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list")
+    with pytest.raises(DeepwaterError, match="no regular file"):
+        read_products(tmp_path / "list")
+
+
 def test_messages_that_can_not_be_used_are_kept_whole(tmp_path: Path) -> None:
     wrong = l2(1, "update", "A", level("bid", "x" * 1000, "2"))
     frames = [l2(0, "snapshot", "A", level("bid", "1", "2")), wrong, b"no frame", heartbeat(2)]
