@@ -41,7 +41,7 @@ from deepwater.store import GONE as GONE_FEED
 
 Progress = Callable[[str, int, int], None]
 """Called with the feed's name, records checked and records to check of it."""
-_LIVES = 20
+LIVES = 20
 """A feed that is made again more often while it is looked at is not checked."""
 ASIDE = "aside"
 """Where `deepwater.repair` puts what it changes."""
@@ -164,7 +164,7 @@ def _verify_feed(
     jobs: int, progress: Progress | None,
 ) -> None:  # fmt: skip
     """Check a feed; anew if it was deleted and made again meanwhile, or its row of the registry changed."""
-    for _ in range(_LIVES):
+    for _ in range(LIVES):
         try:
             directory = Directory(name, parent=data)
         except FileNotFoundError:
@@ -175,8 +175,8 @@ def _verify_feed(
             check_access(out, directory.path, os.fstat(directory.fd), directory=True)
             if not quick and facts.feed is not None:
                 found = check_all_records(out, directory, facts, facts.feed, jobs, progress)
-            now = _check_global(Findings(), base, data, store_id, [name]).get(name) if out.found else row
-            if not out.found or (_is_same(now, row) and _is_at(data, name, directory)):
+            now = row_of(base, data, store_id, name) if out.found else row
+            if not out.found or (is_same_row(now, row) and is_at(data, name, directory)):
                 report.files += facts.files
                 report.records += sum(chunk.count for chunk in facts.chunks if chunk.id in found)
                 report.bytes_read += sum(result.bytes_read for result in found.values())
@@ -185,11 +185,17 @@ def _verify_feed(
         row = now
 
 
-def _is_same(row: Any, other: Any) -> bool:
+def row_of(base: Directory, data: Directory, store_id: bytes | None, name: str) -> Any:
+    """The row of a feed in the store's registry as it is now; None if it has none."""
+    return _check_global(Findings(), base, data, store_id, [name]).get(name)
+
+
+def is_same_row(row: Any, other: Any) -> bool:
+    """Whether two rows, or none, say the same."""
     return (row is None) == (other is None) and (row is None or row.tobytes() == other.tobytes())
 
 
-def _is_at(data: Directory, name: str, directory: Directory) -> bool:
+def is_at(data: Directory, name: str, directory: Directory) -> bool:
     """Whether the feed of that name is still the one in this directory."""
     try:
         return os.path.samestat(os.stat(name, dir_fd=data.fd, follow_symlinks=False), os.fstat(directory.fd))

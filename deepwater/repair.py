@@ -24,12 +24,16 @@ from typing import Any
 
 from deepwater.check import (
     ASIDE,
+    LIVES,
     Progress,
     check_all_records,
     check_store,
     cores,
     feed_names,
+    is_at,
+    is_same_row,
     open_store,
+    row_of,
     store_bytes,
 )
 from deepwater.check_feed import layout_bytes, walk
@@ -214,19 +218,39 @@ class _Repairer:
     # --- a feed ----------------------------------------------------------------------------------------
 
     def feed(self, name: str) -> None:
-        """Mend a feed; again as long as mending shows more."""
-        with contextlib.suppress(FileNotFoundError), Directory(name, parent=self._data) as directory:
-            plan = self._plan(directory, name)
-            told = len(self.result.changes)
-            self._tell(directory, name, plan)
-            if not self._apply or plan.problem or plan.is_empty:
-                return
-            try:
-                with self._locked(directory, name):
+        """Mend a feed; anew if it was deleted and made again meanwhile, or its row of the store's registry changed."""
+        for _ in range(LIVES):
+            with contextlib.suppress(FileNotFoundError), Directory(name, parent=self._data) as directory:
+                plan = self._plan(directory, name)
+                if plan.is_empty:
+                    return
+                if self._is_settled(directory, name) and self._mended(directory, name, plan):
+                    return
+
+    def _is_settled(self, directory: Directory, name: str) -> bool:
+        """Whether it is still the feed that was planned for; the next plan is for the one that it is now."""
+        row, before = row_of(self._base, self._data, self._store_id, name), self._rows.get(name)
+        self._rows[name] = row
+        return is_same_row(row, before) and is_at(self._data, name, directory)
+
+    def _mended(self, directory: Directory, name: str, plan: FeedPlan) -> bool:
+        """Mend it, again as long as mending shows more; False, and nothing is said, if it is another feed by now."""
+        told = len(self.result.changes)
+        self._tell(directory, name, plan)
+        if not self._apply or plan.problem:
+            return True
+        try:
+            with self._locked(directory, name):
+                if self._is_settled(directory, name):
                     self._mend(directory, name)
-            except FeedLockedError as error:  # nothing of it was done; the other feeds need not wait
+                    return True
+        except (FeedLockedError, FileNotFoundError) as error:  # the other feeds need not wait
+            if is_at(self._data, name, directory):
                 del self.result.changes[told:]
                 self._problem(directory.path, str(error), name)
+                return True
+        del self.result.changes[told:]
+        return False
 
     def _mend(self, directory: Directory, name: str) -> None:
         for attempt in range(_ROUNDS):
@@ -292,7 +316,7 @@ class _Repairer:
 
     @contextlib.contextmanager
     def _locked(self, directory: Directory, name: str) -> Iterator[None]:
-        writer = Lock.take(name, self._data.fd)
+        writer = Lock.take(".", directory.fd)  # by its name it may be another feed by now
         if writer is None:
             raise locked(name, directory, None)
         maintenance = None

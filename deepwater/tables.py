@@ -19,6 +19,7 @@ import contextlib
 import errno
 import os
 import stat
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
@@ -36,7 +37,9 @@ Array = NDArray[Any]
 BATCH_ROWS = 65_536
 BATCH_BYTES = 16 << 20
 _MAX_NPY_HEADER = 1 << 16
-_BAD_HEADER = (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError, EOFError)
+_BAD_HEADER = (
+    ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError, EOFError, tokenize.TokenError,
+)  # fmt: skip
 
 
 class Batch(NamedTuple):

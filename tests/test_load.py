@@ -362,6 +362,8 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
                                           os.truncate(p, 600)), "not readable as arrow"),
     "no npy": ("a.npy", lambda p: p.write_bytes(b"\x93NUMPY"), "not a .npy file"),
     "npy of nothing": ("a.npy", lambda p: p.write_bytes(b""), "not a .npy file"),
+    "npy whose header does not end": ("a.npy", lambda p: (np.save(p, STAMPS), p.write_bytes(
+        p.read_bytes().replace(b"}", b" ", 1))), "not a .npy file"),
     "npy of objects": ("a.npy", _npy(np.array([{}, 1])), "holds no records"),
     "npy of floats": ("a.npy", _npy(np.ones(5)), "holds no records"),
     "npy of two dimensions": ("a.npy", _npy(STAMPS.reshape(10, 100)), "one-dimensional"),

@@ -465,6 +465,37 @@ def test_a_feed_that_is_deleted_beside_it_is_no_finding(store: Path, monkeypatch
         assert dw.list_feeds() == ["F"]
 
 
+@pytest.mark.parametrize("apply", [False, True], ids=["said", "applied"])
+@pytest.mark.parametrize("when", ["before it is looked at", "before the locks"])
+@pytest.mark.parametrize("there", [True, False], ids=["made again", "deleted"])
+def test_a_feed_that_is_deleted_while_it_is_repaired_is_no_loss(
+    store: Path, monkeypatch: pytest.MonkeyPatch, there: bool, when: str, apply: bool
+) -> None:
+    """What is left of its files while they go is no damage, and the locks are those of the feed that was looked at."""
+    with Platform(store) as dw:
+        dw.create_feed({**SPEC, "feed_name": "G"})
+        dw.write("G", records(0, 50))
+        (store / "data/G/settings.json").unlink()  # something to mend
+        real, lives = check_feed.walk, []
+
+        def beside(*args: Any) -> Any:
+            lives.append(args[1])
+            if len(lives) > 1:
+                return real(*args)
+            found = real(*args) if when == "before the locks" else None
+            dw.delete_feed("G")
+            if there:
+                dw.create_feed({**SPEC, "feed_name": "G"})
+                dw.write("G", records(0, 30))
+            return found or real(*args)
+
+        monkeypatch.setattr("deepwater.repair.walk", beside)
+        done = repair(store, ["G"], apply=apply)
+        assert (done.changes, done.problems) == ([], [])
+        assert len(lives) > 1 if there else len(lives) == 1
+        assert said(verify(store)) == []
+
+
 def test_what_cannot_be_mended_is_said(store: Path) -> None:
     for path in feed(store).glob("chunk*"):
         path.unlink()

@@ -39,6 +39,7 @@ def export(args: argparse.Namespace) -> int:
         raise UsageError(f"{form} is binary and this is a terminal: name a file with -o, or pipe it", _EXPORT)
     with Platform(args.base_path) as dw, dw.create_reader(args.feed) as reader:
         window, _ = window_of(reader, args, _EXPORT)
+        empty = not len(window)
         if args.limit is not None:
             window = window[: args.limit]
         with Bar() as bar, output.destination(args.output, force=args.force, prog=_EXPORT) as out:
@@ -46,7 +47,7 @@ def export(args: argparse.Namespace) -> int:
     if args.json:
         size = os.path.getsize(args.output)
         put_json({"feed": args.feed, "path": args.output, "format": form, "records": len(window), "bytes": size})
-    elif not len(window):
+    elif empty:
         output.say(about_nothing(args.feed, window.coverage, args.start is not None and args.end is not None))
     elif not to_stdout:
         about = f"{count(len(window), 'record')} to {args.output}, {form}, {amount(os.path.getsize(args.output))}"

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from deepwater.cli import output
-from deepwater.cli.failures import FAILED, OK, UsageError, message
+from deepwater.cli.failures import FAILED, OK, UsageError, describe, message
 from deepwater.cli.store import feed_row, feed_table, put_json
 from deepwater.cli.text import amount, clock_span, count, positions_text
 from deepwater.errors import DeepwaterError, FeedLockedError, TimeFormatError
@@ -45,6 +45,7 @@ def prune(args: argparse.Namespace) -> int:
     with Platform(args.base_path) as dw:
         names = list(dict.fromkeys(args.feeds)) or _durable(dw)
         rows: list[dict[str, Any]] = []
+        errors: list[str] = []
         for name in names:
             try:
                 rows.append(_pruned(dw, name, args))
@@ -52,14 +53,14 @@ def prune(args: argparse.Namespace) -> int:
                 raise UsageError(f"--keep: {error}", "deepwater prune") from error
             except (DeepwaterError, OSError) as error:
                 rows.append({"feed": name, "problem": message(error)})
+                errors.append(describe(error, as_json=args.json))
                 if len(names) == 1 and args.feeds:
                     raise
     if args.json:
         put_json(rows)
-    for row in rows:
-        if row["problem"]:
-            output.say(f"deepwater: error: {row['problem']}")
-    return FAILED if any(row["problem"] for row in rows) else OK
+    for text in errors:
+        output.say(text)
+    return FAILED if errors else OK
 
 
 def _durable(dw: Platform) -> list[str]:

@@ -197,6 +197,35 @@ def test_lines_that_come_at_once_are_done_one_by_one(tmp_store: Path) -> None:
         assert shown.end() == 0
 
 
+def test_a_line_without_end_keeps_nobody_busy_and_is_no_command(tmp_store: Path) -> None:
+    """As a text that is pasted by mistake; what is typed after it is done."""
+    with terminal("--base-path", tmp_store, "--uri", "ws://127.0.0.1:1") as shown:
+        shown.shows(b"none yet")
+        for _ in range(4):
+            shown.type(b"sub BTC-USD " * 50)
+            shown.read()
+        shown.type(b"\rnonsense\r")
+        shown.shows(b"at most 1000 letters: nothing was done")
+        shown.shows(b"no command 'nonsense'")
+        shown.type(b"q\r")
+        assert shown.end() == 0
+
+
+def test_it_ends_where_the_terminal_is_gone_and_what_was_recorded_is_whole(tmp_store: Path) -> None:
+    """Without a signal, and with more to draw than is waited for."""
+    with started("exchange", *MARKET) as exchange:
+        words = ["--uri", first_line(exchange), "--product", "BTC-USD", "--base-path", tmp_store]
+        with terminal(*words) as shown:
+            shown.shows(b"1 connection up")
+            shown.type(b"help\r" * 100)
+            os.close(shown.master)
+            shown.master = os.open(os.devnull, os.O_RDONLY)
+            assert shown.process.wait(DEADLINE_S) == 0
+    with Platform(tmp_store) as dw:
+        about = dw.describe_feed("CB-L2-BTC-USD")
+        assert about["records"] and about["writer"] is None and about["durable"] == about["records"]
+
+
 CRASH = """
     import sys
     from deepwater.apps.dashboard import panels

@@ -118,7 +118,8 @@ def test_one_that_cannot_be_pruned_is_said_and_the_others_are(store: Path, capfd
     out, said = capfd.readouterr()
     rows = json.loads(out)
     assert [(row["feed"], row["problem"] is None) for row in rows] == [("A", True), ("B", False), ("EMPTY", True)]
-    assert "oldest.json" in one_line(said) and rows[0]["chunks"] == 8
+    assert rows[0]["chunks"] == 8
+    assert "oldest.json" in json.loads(one_line(said))["error"]["message"]
 
 
 def test_a_store_that_is_not_there_or_has_nothing_to_prune(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

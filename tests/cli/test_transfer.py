@@ -78,6 +78,13 @@ def test_what_a_format_cannot_hold_is_one_line_and_no_file(
     run(capfd, "export", "ODD", "--limit", 5, "-o", tmp_path / f"a.{ending}", "--base-path", kept.path)
 
 
+def test_a_limit_of_no_rows_is_not_called_an_empty_feed(
+    kept: Kept, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, said = run(capfd, "export", "TICKS", "--limit", 0, "-o", tmp_path / "a.csv", "--base-path", kept.path)
+    assert one_line(said).startswith("TICKS: 0 records to ")
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_layout_goes_with_the_file(
     ending: str, kept: Kept, tmp_path: Path, tmp_store: Path, capfd: pytest.CaptureFixture[str]

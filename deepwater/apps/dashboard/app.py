@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import ClassVar
+from typing import IO, Any, ClassVar
 
 from deepwater.apps import needs_apps
 from deepwater.apps.dashboard import panels
@@ -25,6 +25,7 @@ try:
     from textual.app import App, ComposeResult
     from textual.binding import Binding, BindingType
     from textual.containers import Horizontal, Vertical
+    from textual.drivers.linux_driver import LinuxDriver
     from textual.geometry import Region
     from textual.message import Message
     from textual.strip import Strip
@@ -37,6 +38,53 @@ __all__ = ["Dashboard", "Prompt", "run"]
 
 TICK_S = 0.5
 _HURRY_S = 0.06
+_MOST_LETTERS = 1000
+
+
+class _Output:
+    """Where the terminal is drawn; once it is gone, what is written goes nowhere and `when_gone` is called.
+
+    Textual writes in a thread, which an error ends; then its queue fills up and the program waits for good, deaf to
+    signals, with a recording inside.
+    """
+
+    def __init__(self, file: IO[str], when_gone: Callable[[], None]) -> None:
+        self._file, self._when_gone, self._is_gone = file, when_gone, False
+
+    def write(self, text: str) -> None:
+        """Write, as a file does."""
+        self._guarded(lambda: self._file.write(text))
+
+    def flush(self) -> None:
+        """Flush, as a file does."""
+        self._guarded(self._file.flush)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the file."""
+        return self._file.fileno()
+
+    def _guarded(self, do: Callable[[], object]) -> None:
+        if self._is_gone:
+            return
+        try:
+            do()
+        except (OSError, ValueError):
+            self._is_gone = True
+            self._when_gone()
+
+
+class Driver(LinuxDriver):
+    """The terminal, of which the program hears when it is gone."""
+
+    def __init__(self, app: App[None], **options: Any) -> None:
+        super().__init__(app, **options)
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(app.action_leave)  # type: ignore[attr-defined]  # it is ours
+
+        self._file: Any = _Output(self._file, leave)
 
 
 class Panel(Widget):
@@ -79,7 +127,8 @@ class Prompt(Input):
     """Where commands are typed: up and down call back earlier ones, tab completes.
 
     Its keys are handled here and not by bindings: those are looked up by the app, before or after other keys, and lines
-    that are pasted, or typed faster than the screen is drawn, would be mixed up.
+    that are pasted, or typed faster than the screen is drawn, would be mixed up. A line has an end: each letter looks
+    at all of it, and a text of ten thousand pasted by mistake would keep the program busy for a minute.
     """
 
     class Entered(Message):
@@ -90,13 +139,16 @@ class Prompt(Input):
             self.text = text
 
     def __init__(self, session: Session) -> None:
-        super().__init__(placeholder="type a command; help lists them", id="prompt", select_on_focus=False)
+        text = "type a command; help lists them"
+        super().__init__(placeholder=text, id="prompt", select_on_focus=False, max_length=_MOST_LETTERS)
         self.cursor_blink = False
+        self._is_cut = False
         self._session = session
         self.history = History()
 
     def put(self, text: str) -> None:
         """Replace the line, with the cursor at its end."""
+        self._is_cut = False
         self.value = text
         self.cursor_position = len(text)
 
@@ -113,10 +165,18 @@ class Prompt(Input):
             event.prevent_default()
             keys[event.key]()
 
+    def restricted(self) -> None:
+        """Take note of a letter that there was no room for; what is left of the line is no command."""
+        self._is_cut = True
+
     def _enter(self) -> None:
         text = self.value
-        self.history.add(text)
+        is_cut, self._is_cut = self._is_cut, False
         self.put("")
+        if is_cut:
+            self._session.note(f"? a line has at most {_MOST_LETTERS} letters: nothing was done")
+            return
+        self.history.add(text)
         self.post_message(self.Entered(text))
 
     def _complete(self) -> None:
@@ -164,7 +224,7 @@ class Dashboard(App[None]):
     ]
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
+        super().__init__(driver_class=Driver)
         self.session = session
         self._logged = 0
         self._hurries = False
