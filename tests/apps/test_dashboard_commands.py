@@ -18,6 +18,29 @@ from deepwater.apps.dashboard.commands import COMMANDS, CommandError, History, c
 from deepwater.apps.dashboard.session import Session
 from processes import Worker
 
+_NONSENSE = """
+    import asyncio
+    from websockets.asyncio.server import serve
+    async def talk(socket):
+        await socket.recv()
+        await socket.send("nonsense")
+        await socket.wait_closed()
+    async def main():
+        async with serve(talk, "127.0.0.1", 0) as server:
+            print(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+            await asyncio.Event().wait()
+    asyncio.run(main())
+"""
+
+
+class Nonsense(Worker):
+    """An exchange of which no message can be used."""
+
+    def __init__(self) -> None:
+        super().__init__(_NONSENSE, timeout=240)
+        self.uri = self.readline()
+
+
 PRODUCTS = ["BTC-EUR", "BTC-USD", "ETH-USD"]
 
 
@@ -172,6 +195,27 @@ def test_attached_to_another_process_it_only_looks_on(tmp_store: Path, market: M
     before = {row.name: row.records for row in session.view.products}
     until(lambda: {row.name: row.records for row in session.tick().products}["ETH-USD"] > before["ETH-USD"])
     session.close()
+
+
+def test_of_two_that_begin_at_once_one_looks_on(tmp_store: Path, market: Market) -> None:
+    with ForeignRecorder(market.uri, tmp_store, "BTC-USD") as recorder:
+        session = Session(tmp_store, market.uri, ["BTC-USD"])
+        session.engine.start(session.subs)  # as `start` does before it knows
+        ticked(session, f"BTC-USD: feed 'CB-L2-BTC-USD' has a writer already: process {recorder.pid}")
+        ticked(session, f"process {recorder.pid} records BTC-USD into this store; this dashboard only looks on")
+        until(lambda: session.tick() and session.mode == f"attached to process {recorder.pid}")
+        session.close()
+        recorder.end()
+
+
+def test_the_child_keeps_what_it_could_not_use(tmp_store: Path) -> None:
+    with Nonsense() as nonsense:
+        session = Session(tmp_store, nonsense.uri, ["BTC-USD"])
+        session.execute("start")
+        kept = tmp_store / "bad_frames.jsonl"
+        until(lambda: session.tick() and kept.exists() and kept.read_bytes().endswith(b"\n"))
+        assert json.loads(kept.read_bytes().splitlines()[0])["text"] == "nonsense"
+        session.close()
 
 
 def test_a_uri_that_is_none_ends_the_child_with_one_line(tmp_store: Path) -> None:

@@ -23,6 +23,7 @@ import signal
 import sys
 from collections.abc import Iterable
 
+from deepwater.apps.bad_frames import BadFrames
 from deepwater.apps.connection import Link
 from deepwater.apps.counters import Counters
 from deepwater.apps.metrics_feed import MetricsFeed
@@ -74,6 +75,7 @@ class Recordings:
         self._base_path = base_path
         self._venue = venue
         self._pacer = pacer_of(venue)
+        self._keep_bad = BadFrames(base_path, venue.name)
         self._running: dict[str, tuple[Stop, asyncio.Task[None]]] = {}
         self._again: set[str] = set()  # to be begun when their last recording has ended
 
@@ -100,7 +102,7 @@ class Recordings:
                     say("recording", product=product)
                     await record(
                         self._link, [product], sink, stop=stop, counters=self.counters, venue=self._venue,
-                        pacer=self._pacer,
+                        pacer=self._pacer, keep_bad=self._keep_bad,
                     )  # fmt: skip
             say("ended", product=product)
         except (DeepwaterError, OSError) as error:

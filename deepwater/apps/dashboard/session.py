@@ -79,6 +79,9 @@ class Session:
         for text in self.view.news:
             if not text.startswith(ours):
                 self.note(text)
+        if self.engine.state == "running" and not self.engine.recorded and self.foreign:
+            self.note(f"{_whose(self.foreign)}; this dashboard only looks on")  # who began at the same moment was first
+            self.engine.stop()
         return self.view
 
     def note(self, text: str) -> None:
