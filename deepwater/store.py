@@ -279,10 +279,20 @@ def _left(data: Directory, name: str, *, erase: bool) -> bool:
 
 
 def _empty(data: Directory, name: str, directory: Directory) -> None:
+    """Remove a directory and its files. Who opened the feed before may still put one there: then once more.
+
+    What stays all the same is removed by whoever makes or deletes the next feed.
+    """
     directory.remove(LAYOUT)  # first: whoever opens it from now on finds no feed, not a part of one
-    for file in directory.names():
-        directory.remove(file)
-    os.rmdir(name, dir_fd=data.fd)
+    for _ in range(_TRIES):
+        for file in directory.names():
+            directory.remove(file)
+        try:
+            os.rmdir(name, dir_fd=data.fd)
+            return
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
 
 
 def _read_id(base: Directory) -> bytes:

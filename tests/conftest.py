@@ -38,6 +38,21 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if is_helper else None
 
 
+# ------------------------------------------------------------------------------------------ the order of the suite
+
+_LONG = {"test_oracle", "test_power_cuts", "test_crash", "test_kills", "test_model"}
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: a good part of the tests waits for others."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a minute comes first, so that no process is at it alone in the end."""
+    items.sort(key=lambda item: item.path.stem not in _LONG)
+
+
 # ------------------------------------------------------------------------------------------ real data
 
 
@@ -128,9 +143,12 @@ def _tracker() -> tuple[object, object]:
     return getattr(tracker, "_pid", None), getattr(tracker, "_fd", None)
 
 
+_SHM = Path(os.environ.get("DEEPWATER_SHM") or "/dev/shm")
+
+
 def _shared_memory(below: str) -> Iterator[Path]:
     """Yield what stores in the directory `below` have in shared memory: other runs of the tests may be at it too."""
-    for about in Path("/dev/shm").glob("deepwater-*/*/store.json"):
+    for about in _SHM.glob("deepwater-*/*/store.json"):
         with suppress(OSError, ValueError):
             if json.loads(about.read_text())["base_path"].startswith(below):
                 yield from about.parent.iterdir()

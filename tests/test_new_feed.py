@@ -62,6 +62,8 @@ def test_it_is_there_when_the_block_is_left(spec: FeedSpec, tmp_store: Path) -> 
         with dw["T"] as reader:
             assert reader.rows(reader.first, reader.end).to_numpy()["n"][-2:].tolist() == [999, 0]
     assert os.listdir(tmp_store / "data") == ["T"]
+    with Platform(tmp_store) as dw:
+        dw.delete_feed("T")
 
 
 @pytest.mark.parametrize("spec", [SPEC, RING])
@@ -108,6 +110,7 @@ def test_neither_verify_nor_rings_clean_takes_it_for_an_orphan(spec: FeedSpec, t
         writer.flush = lambda: 0  # type: ignore[method-assign]
     with Platform(tmp_store) as dw:
         assert len(dw["T"]) == 9
+        dw.delete_feed("T")
 
 
 def test_a_feed_of_that_name_that_came_meanwhile_stays(tmp_store: Path) -> None:

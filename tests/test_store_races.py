@@ -114,6 +114,22 @@ def test_create_beside_create_and_delete_ends_well(dw: Platform) -> None:
     assert done.stdout.splitlines() == [str([0] * 8)]
 
 
+def test_settings_that_come_while_their_feed_is_removed_are_removed_too(
+    dw: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever replaces them may have opened the feed before."""
+    data, rmdir, late = Path(dw.base_path) / "data", os.rmdir, ["settings.json"]
+
+    def rmdir_beside(name: str, dir_fd: int) -> None:
+        if late:
+            (data / name / late.pop()).write_bytes(b"{}")
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr("deepwater.store.os.rmdir", rmdir_beside)
+    dw.delete_feed("F")
+    assert not late and list(data.iterdir()) == []
+
+
 def test_one_readers_settings_are_not_anothers(dw: Platform) -> None:
     """What is kept of a parsed file is not handed out to be changed."""
     with dw["F"] as one, dw["F"] as other:

@@ -31,8 +31,7 @@ def dashboard(args: argparse.Namespace) -> int:
     products = [name for words in args.product or () for name in words.replace(",", " ").split()]
     with End() as end, contextlib.ExitStack() as stack:
         with apps_needed("dashboard"):
-            import websockets  # noqa: F401 - of the recorder that it may start: said now, not then
-
+            import deepwater.apps.connection  # noqa: F401 - of the recorder that it may start: said now, not then
             from deepwater.apps.dashboard.session import Session
 
             if not is_plain:
