@@ -43,11 +43,6 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 _LONG = {"test_oracle", "test_power_cuts", "test_crash", "test_kills", "test_model"}
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores: a good part of the tests waits for others."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes a minute comes first, so that no process is at it alone in the end."""
     items.sort(key=lambda item: item.path.stem not in _LONG)

@@ -245,17 +245,18 @@ async def _retain(sink: Sink, counters: Counters) -> None:
         if everything:
             due_s = time.monotonic() + _RETAIN_EVERY_S
         if everything or feeds:
-            work = asyncio.create_task(asyncio.to_thread(sink.retain, None if everything else feeds))
+            work = asyncio.create_task(_retain_once(sink, None if everything else feeds, counters))
             try:
                 await asyncio.shield(work)
             finally:
-                await asyncio.wait([work])  # also at the end: it uses the store, which is closed next
-                _count(counters, *work.result())
+                if not work.done():  # the end: it uses the store, which is closed next
+                    await asyncio.wait([work])
         await asyncio.sleep(_WATCH_EVERY_S)
 
 
-def _count(counters: Counters, chunks: int, errors: list[str]) -> None:
-    """Add what retention did."""
+async def _retain_once(sink: Sink, feeds: Sequence[str] | None, counters: Counters) -> None:
+    """Let go, in a thread, and count it."""
+    chunks, errors = await asyncio.to_thread(sink.retain, feeds)
     counters.pruned += chunks
     counters.retain_errors += len(errors)
     for error in errors:

@@ -159,3 +159,30 @@ def test_what_somebody_else_prunes_is_left_to_them(store: Path) -> None:
         assert sink.rotated() == []
         sink._writers[L2].resize_chunk_size(200 * 64)
         assert (sink.rotated(), sink.rotated()) == ([L2], [])
+
+
+def test_what_is_let_go_is_counted_whenever_the_end_comes() -> None:
+    class Retaining:
+        calls = 0
+
+        def rotated(self) -> list[str]:
+            return ["A"]
+
+        def retain(self, feeds: object = None) -> tuple[int, list[str]]:
+            self.calls += 1
+            return 1, []
+
+    async def ended_after(turns: int) -> tuple[int, int]:
+        sink, counters = Retaining(), Counters()
+        task = asyncio.create_task(recorder._retain(sink, counters))  # type: ignore[arg-type]
+        while not sink.calls:  # noqa: ASYNC110 - a call in a thread is no event
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return counters.pruned, sink.calls
+
+    for turns in range(40):
+        pruned, calls = asyncio.run(ended_after(turns % 20))
+        assert pruned == calls, turns
