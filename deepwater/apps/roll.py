@@ -8,13 +8,14 @@ it, in an error frame that need not say whom it is about. Others (Kraken) answer
     alone       when such a message is refused, those that the error names are asked for one by one, the rest together
                 again; if it names none, all one by one. One at a time, so that an answer can be told to be its answer;
     refused     who is refused alone is refused: said once, counted once, left out of everything that names others (also
-                on the next connection, also of requests for fresh books), and asked for alone now and then, from
-                `AGAIN_S` to `AGAIN_MAX_S` seconds apart;
+                on the next connection, also of requests for fresh books), and asked for alone: once on each new
+                connection, and now and then, from `AGAIN_S` to `AGAIN_MAX_S` seconds apart;
     silent      who does not answer in `ANSWER_S` seconds is asked for alone too, with pauses that double from there.
 
 An answer is a record of its feed, or the venue's word (`Message.granted`, `Message.refused`). An error that names no
 product is taken for the answer to the oldest request that has none. If that is wrong the good product answers by its
-data, which makes it good again, and the other one stays silent and is asked for anew.
+data, which makes it good again, and the other one stays silent and is asked for anew. If the connection ends before
+that, the next one asks: whoever waited for `AGAIN_S` then would lose that long by an error that was of nobody.
 
 An error of a message that named several is held back until it is known whom it was about: if it turns out that
 nobody is refused, it is said as any other.
@@ -159,12 +160,11 @@ class Roll:
         for queue in (self._requests, self._gone, self._left, self._texts, self._held):
             queue.clear()
         self._liveness = list(self._venue.liveness())
-        everyone = all(standing.refused for standing in self._pairs.values())
         for pair, standing in self._pairs.items():
-            if not standing.refused:
+            if standing.refused:
+                standing.state = "alone"
+            else:
                 self._pairs[pair] = _Standing()
-            else:  # if nobody else is there: something must be said, or the exchange hangs up
-                standing.state = "alone" if everyone else "waiting"
         self._note()
 
     def wait_s(self) -> float | None:

@@ -96,15 +96,28 @@ def test_one_that_is_refused_costs_the_others_nothing_and_is_said_once(names: bo
     assert bench.whole(*NAMES) and bench.granted == NAMES[:1] and bench.roll.open == 0
 
 
-def test_the_next_connection_leaves_the_refused_out_and_begins_with_all_the_others() -> None:
+def test_the_next_connection_begins_with_all_the_others_and_asks_for_the_refused_alone() -> None:
     bench = Bench(NAMES[:-1])
     bench.add(*NAMES)
     bench.talk()
     for _ in range(3):
         bench.subscribed.clear()
         bench.roll.begin()
-        assert bench.talk() == 3 and bench.whole(*NAMES[:-1])
+        assert bench.talk() == 5 and bench.whole(*NAMES[:-1])
+        assert [said["product_ids"] for said in bench.said[-2:]] == [NAMES[-1:]] * 2
     assert bench.refused == NAMES[-1:]
+
+
+def test_an_error_of_nobody_before_the_connection_is_lost_keeps_no_product_away() -> None:
+    bench = Bench(NAMES[:2], mute=True)
+    bench.add(NAMES[0])
+    bench.talk()
+    bench.roll.error("internal error")  # taken for the answer to what was asked first, the book
+    assert bench.refused == NAMES[:1]
+    bench.mute = False
+    bench.roll.begin()
+    bench.talk()
+    assert bench.whole(NAMES[0]) and bench.granted == NAMES[:1]
 
 
 def test_who_comes_later_with_one_that_is_refused_comes_all_the_same() -> None:

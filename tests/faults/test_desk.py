@@ -128,8 +128,8 @@ class Desk:
 class Witness:
     """Has seen records: all that were published at some moment, byte for byte."""
 
-    def __init__(self, store: Platform) -> None:
-        self._store = store
+    def __init__(self, store: Platform, log: Callable[[], str]) -> None:
+        self._store, self._log = store, log
         self.seen: dict[str, list[bytes]] = {name: [] for name, *_ in FEEDS}
         self.ends = dict.fromkeys(self.seen, 0)
 
@@ -148,7 +148,7 @@ class Witness:
         """Wait until each feed of a book has grown: the recorder has come back and goes on."""
         before, due = dict(self.ends), time.monotonic() + PATIENCE_S
         while any(self.ends[name] <= before[name] for name, _, kind in FEEDS if kind == "L2"):
-            assert time.monotonic() < due, f"nothing more is recorded: {before} and {self.ends}"
+            assert time.monotonic() < due, f"nothing more is recorded: {before} and {self.ends}\n{self._log()[-4000:]}"
             time.sleep(0.02)
             self.look()
 
@@ -193,7 +193,7 @@ def test_the_desk_is_killed_at_random_while_the_exchange_has_faults(
         desk = Desk(victims(quick_dir / "store", uri), quick_dir)
         stack.callback(desk.close)
         desk.start_all()
-        witness = Witness(store)
+        witness = Witness(store, lambda: desk.log("recorder"))
         for _ in range(kills):
             witness.until_more()
             time.sleep(0.7 * rng.random())
