@@ -12,7 +12,8 @@ A fault is written ``what@when``. `what` is
 `when` is the number of a frame of the connection, or seconds since the first subscription, as ``2.5s``. A fault
 happens once in the life of the exchange, on the connection that first gets there, so the next one is whole; with a
 ``*`` behind it happens again and again: ``drop@500*`` on each connection at the frames 500, 1000, …, ``close@3s*``
-every three seconds.
+every three seconds. One of these that fell due while nobody was connected is not made up for: a client that waits for
+longer than that before it comes back would be sent away each time, and wait for ever.
 """
 
 from __future__ import annotations
@@ -96,13 +97,24 @@ class Faults:
         ([], ['drop'], ['close'], [])
         >>> [faults.take(number, number) for number in range(4, 8)]
         [['error'], [], [], ['error']]
+        >>> faults.take(0, 20), faults.take(1, 20), faults.take(2, 23)
+        ([], [], ['error'])
         """
         if not self.pending:
             return []
         due = [fault for fault in self.pending if fault.is_due(number, elapsed_s, self._due_s[id(fault)])]
+        if number == 0:
+            due = [fault for fault in due if not self._is_late(fault, elapsed_s)]
         for fault in due:
             if not fault.again:
                 self.pending.remove(fault)
             elif fault.after_s is not None:
                 self._due_s[id(fault)] = elapsed_s + fault.after_s
         return [fault.kind for fault in due]
+
+    def _is_late(self, fault: Fault, elapsed_s: float) -> bool:
+        """Whether one that happens again by time is due before a connection had a frame: then it is put off."""
+        if fault.again and fault.after_s is not None:
+            self._due_s[id(fault)] = elapsed_s + fault.after_s
+            return True
+        return False

@@ -7,6 +7,7 @@ and 12 µs a feed (CPython 3.11, two virtual cores).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -93,17 +94,23 @@ class MetricsFeed:
     @staticmethod
     def _open_one(platform: Platform, name: str) -> FeedWriter:
         spec = dataclasses.replace(specs.spec(specs.METRICS, "1"), feed_name=name)
+
+        def make() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                platform.create_feed(spec)
+
         try:
             writer = platform.create_writer(name)
             if writer.layout.dtype == specs.dtype(specs.METRICS):
+                with contextlib.suppress(DeepwaterError):  # it has other settings
+                    make()  # who made it may have been killed before it was in the store's registry
                 return writer
             writer.close()  # of another version of Deepwater: nothing in it is worth a failure
             platform.delete_feed(name)
         except FeedNotFoundError:
             pass
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            platform.create_feed(spec)
+        make()
         return platform.create_writer(name)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from deepwater.apps.metrics_feed import MetricsFeed
 from deepwater.apps.metrics_http import exposition, serving
 from deepwater.apps.platform_sink import PlatformSink
 from deepwater.apps.streams import Synthetic
+from deepwater.check import verify
 
 PRODUCTS = ["BTC-USD", "ETH-USD"]
 
@@ -127,6 +128,17 @@ def test_two_recorders_of_a_store_have_a_feed_each_and_the_next_goes_on_in_it(tm
         found = dw["DW-METRICS-1"].latest(9)
         assert found["frames"].tolist() == [1, 3]
         assert len(set(found["started_us"].tolist())) == 2
+
+
+def test_a_feed_whose_maker_was_killed_before_it_was_registered_is_registered(tmp_store: Path) -> None:
+    with MetricsFeed(tmp_store) as feed:
+        feed(Counters())
+    (tmp_store / "registry.bin").unlink()
+    with Platform(tmp_store) as dw:
+        dw.create_feed({"feed_name": "A", "ts_col": "t_us", "fields": [{"name": "t_us", "type": "uint64"}]})
+    with MetricsFeed(tmp_store) as feed:
+        feed(Counters())
+        assert [finding.code for finding in verify(tmp_store).findings] == []
 
 
 def test_a_feed_of_another_version_is_made_anew(tmp_store: Path) -> None:
